@@ -1,0 +1,1 @@
+"""Lakeloop: the whole MLOps loop on a bucket."""

@@ -1,0 +1,119 @@
+"""From the bytes of a landed file to rows: CSV, JSON Lines, Parquet; gzip by the name's ending. Lines that cannot be read are told apart, not lost."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from typing import Any
+
+import pyarrow as pa
+
+from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.project.definitions import Source
+
+Broken = list[dict[str, Any]]
+
+
+def decode(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
+    """Rows with `_line` (1 is the first row after a header), and broken lines as {"_line", "reason", "row"}.
+
+    Invalid when the file as a whole cannot be read, or lacks a column that must be there.
+    """
+    if where.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise Invalid(f"this is not a whole gzip file: {error}", where=where, todo="send it again") from error
+    match source.read.format:
+        case "csv":
+            rows, broken = _csv(source, where, data)
+        case "jsonl":
+            rows, broken = _jsonl(where, data)
+        case "parquet":
+            rows, broken = _parquet(where, data), []
+    return _declared(source, where, rows), broken
+
+
+def _csv(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
+    from pyarrow import csv
+
+    if not data.strip():
+        raise Invalid("the file is empty", where=where, todo="send it with a header line")
+    header = next(csv_lines(data, source.read.delimiter))
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise Invalid(f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header")
+    broken: Broken = []
+
+    def note(row: Any) -> str:
+        reason = f"broken line: {row.actual_columns} values where the header has {row.expected_columns}"
+        broken.append({"_line": row.number - 1, "reason": reason, "row": row.text})
+        return "skip"
+
+    try:
+        rows = csv.read_csv(
+            io.BytesIO(data),
+            read_options=csv.ReadOptions(use_threads=False),
+            parse_options=csv.ParseOptions(delimiter=source.read.delimiter, invalid_row_handler=note, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(column_types={name: pa.string() for name in header}, strings_can_be_null=False),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise Invalid(f"this cannot be read as CSV: {str(error).splitlines()[0]}", where=where, todo="send it as UTF-8 with a header line") from error
+    skipped = {entry["_line"] for entry in broken}
+    lines = [n for n in range(1, rows.num_rows + len(skipped) + 1) if n not in skipped]
+    return rows.append_column("_line", pa.array(lines, pa.int64())), broken
+
+
+def csv_lines(data: bytes, delimiter: str) -> Any:
+    """Rows of a CSV text as lists, by the standard library's reader: for headers and samples."""
+    import csv
+
+    return csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter)
+
+
+def _jsonl(where: str, data: bytes) -> tuple[pa.Table, Broken]:
+    rows, broken = [], []
+    for line, text in enumerate(data.splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            broken.append({"_line": line, "reason": f"broken line: not JSON ({error})", "row": text.decode(errors="replace")})
+            continue
+        if not isinstance(record, dict):
+            broken.append({"_line": line, "reason": "broken line: not a JSON object", "row": text.decode(errors="replace")})
+            continue
+        rows.append({name: None if v is None else v if isinstance(v, str) else json.dumps(v) for name, v in record.items()} | {"_line": line})
+    if not rows and not broken:
+        raise Invalid("the file is empty", where=where, todo="send one JSON object a line")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({n: pa.array([row.get(n) for row in rows], pa.int64() if n == "_line" else pa.string()) for n in names or ["_line"]}), broken
+
+
+def _parquet(where: str, data: bytes) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise Invalid(f"this cannot be read as Parquet: {str(error).splitlines()[0]}", where=where, todo="send the file again, whole") from error
+    return rows.append_column("_line", pa.array(range(1, rows.num_rows + 1), pa.int64()))
+
+
+def _declared(source: Source, where: str, rows: pa.Table) -> pa.Table:
+    """Only declared columns, by the source's `unlisted`; every column that may not be null must be there."""
+    names = set(rows.column_names) - {"_line"}
+    missing = [name for name, column in source.columns.items() if name not in names and not column.nullable]
+    if missing:
+        raise Invalid(
+            f"the file has no column {', '.join(missing)} (it has {', '.join(sorted(names)) or 'none'})",
+            where=where,
+            todo=f"mend the header, or declare it as nullable (\"type?\") in sources/{source.name}.toml",
+        )
+    extra = sorted(names - set(source.columns))
+    if extra and source.unlisted == "stop":
+        raise Invalid(f"the file has columns that are not declared: {', '.join(extra)}", where=where, todo=f'list them in sources/{source.name}.toml, or set unlisted = "drop"')
+    return rows.select([name for name in rows.column_names if name == "_line" or name in source.columns])

@@ -1,0 +1,87 @@
+"""`launch_training`: opens a run where a trigger has none yet, and hands it to whatever trains.
+
+A run's id is made of the model, the incident, the data and the rules, so that the same reason never trains twice. Nothing is trained while a monitor
+named in `unless` is open, while the model is frozen, or within `cool_down` of its last run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from lakeloop.lakehouse import runs
+from lakeloop.lakehouse.freezing import frozen
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project import Project
+from lakeloop.lakehouse.project.definitions import Model
+from lakeloop.lakehouse.query.catalog import LakeCatalog
+from lakeloop.lakehouse.query.session import Session, literal
+
+Launcher: TypeAlias = Callable[[str], None]
+"""Starts the run of this id, or makes sure that it runs: in this process, on Ray, as a job of a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A run that was opened, and why."""
+
+    model: str
+    run: str
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Why to train: the words for a person, and the incident that gets one run."""
+
+    reason: str
+    incident: str
+
+
+def launch_training(lake: Lake, project: Project, launcher: Launcher, *, as_of: datetime) -> list[Launched]:
+    """Open and start what is due; runs that were opened and have no result are handed to the launcher again."""
+    for opened in runs.open_runs(lake):
+        if opened.project == project.name and not opened.finished:
+            launcher(opened.run)
+    done = []
+    for model in project.models.values():
+        trigger = _due(lake, project, model, as_of)
+        if trigger is not None:
+            run = runs.open_run(lake, project, model.name, trigger=trigger.reason, as_of=as_of, incident=trigger.incident)
+            if run is not None:
+                launcher(run)
+                done.append(Launched(model.name, run, trigger.reason))
+    return done
+
+
+def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger | None:
+    if not model.retrain.on and not model.retrain.new_rows:
+        return None
+    if frozen(lake, project.name, model.name):
+        return None
+    with Session(lake.store.location(), LakeCatalog(lake, project)) as session:
+        this = f"project = {literal(project.name)} and model = {literal(model.name)}"
+        alerts = session.run(f"select alert, monitor, message from lakeloop.alerts where {this} and status = 'open' order by alert").to_pylist()
+        if any(one["monitor"] in model.retrain.unless for one in alerts):
+            return None
+        last = session.run(f"select max(as_of) as at from lakeloop.runs where {this}").column("at")[0].as_py()
+        if last is not None and as_of - last < model.retrain.cool_down:
+            return None
+        alarm = next((one for one in alerts if one["monitor"] in model.retrain.on), None)
+        if alarm is not None:
+            return Trigger(f"alarm of {alarm['monitor']}: {alarm['message']}", alarm["alert"])
+        return _new_rows(session, model, last, as_of)
+
+
+def _new_rows(session: Session, model: Model, last: datetime | None, as_of: datetime) -> Trigger | None:
+    if not model.retrain.new_rows or last is None:
+        return None
+    count = session.run(
+        f"select count(*) as n from {model.name}_examples where label is not null and label_known_at::timestamptz > timestamptz {literal(last.isoformat())} "
+        f"and label_known_at::timestamptz <= timestamptz {literal(as_of.isoformat())}"
+    ).column("n")[0].as_py()
+    if count < model.retrain.new_rows:
+        return None
+    return Trigger(f"{count:,} new labelled examples since the last run", f"rows.{last:%Y%m%d%H%M}")

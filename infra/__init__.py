@@ -1,0 +1,1 @@
+"""The top: puts the parts together, and puts them somewhere; the command line."""

@@ -1,0 +1,1 @@
+"""The floor: what is stored, and what can be asked of it."""

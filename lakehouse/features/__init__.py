@@ -1,0 +1,1 @@
+"""Features: point-in-time joins, the training set, and the online snapshot that answers by key."""

@@ -1,0 +1,115 @@
+"""The training set: labelled examples with the features that were visible at each one's `as_of`, from pinned versions of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.features.point_in_time import plain_columns, plain_join, window_join
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project import Project
+from lakeloop.lakehouse.applied import bound
+from lakeloop.lakehouse.project.bound import Feature
+from lakeloop.lakehouse.project.definitions import FeatureView, Model
+from lakeloop.lakehouse.query.catalog import LakeCatalog
+from lakeloop.lakehouse.query.session import Session, literal, quoted
+
+EXAMPLES = "_examples"
+RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
+
+
+def training_table(
+    lake: Lake, project: Project, model: str, as_of: datetime, tables: Mapping[str, int] | None = None
+) -> tuple[pa.Table, dict[str, int]]:
+    """Every example whose label was known at `as_of`, by (as_of, id): id, as_of, label, label_known_at, weight?, group?, then the model's inputs.
+
+    `tables` pins versions; the versions that were read come back, and give the same rows again whenever they are passed in. Invalid when ids repeat.
+    """
+    catalog = LakeCatalog(lake, project, pins=tables)
+    definition = project.models[model]
+    with Session(lake.store.location(), catalog) as session:
+        keep_examples(session, definition, labelled_by=as_of)
+        _check_unique(session, definition)
+        rows = with_features(session, project, definition)
+    return rows, dict(sorted(catalog.versions.items()))
+
+
+def keep_examples(session: Session, model: Model, *, labelled_by: datetime | None = None, where: str = "true", values: Sequence[Any] = ()) -> None:
+    """The examples under the name `_examples`, numbered by `_row`; of `labelled_by`, those whose label (or the lack of one) was known."""
+    sql = f"select * replace (id::VARCHAR as id, as_of::timestamptz as as_of) from (\n{model.examples_sql}\n) where as_of is not null and {where}"
+    if model.examples.where:
+        sql = f"select * from ({sql}) where {model.examples.where}"
+    if model.examples.sample < 1:
+        sql = f"select * from ({sql}) where hash(id) % 1000000 < {int(model.examples.sample * 1_000_000)}"
+    if labelled_by is not None:
+        sql = _labelled(sql, model, labelled_by)
+    session.keep(EXAMPLES, f"select row_number() over (order by as_of, id) - 1 as _row, * from ({sql}) order by as_of, id", values, where=model.sql_path)
+
+
+def with_features(session: Session, project: Project, model: Model) -> pa.Table:
+    """`_examples` with every feature of the model beside it, in the order of the examples."""
+    columns, joins = ["e.* exclude (_row)"], []
+    for at, group in enumerate(feature_groups(project, model.name)):
+        spine = f"_spine_{at}"
+        renamed = "".join(f", {quoted(asked)} as {quoted(entity)}" for entity, asked in zip(group.view.entity, group.key, strict=True))
+        session.keep(spine, f"select _row, epoch_us(as_of) as _t{renamed} from {EXAMPLES}")
+        keep_join(session, group.view, spine, f"_joined_{at}")
+        joins.append(f"left join _joined_{at} using (_row)")
+        columns += [f"_joined_{at}.{quoted(f.column)} as {quoted(f.name)}" for f in group.features]
+    return session.run(f"select {', '.join(columns)} from {EXAMPLES} e {' '.join(joins)} order by e._row")
+
+
+def keep_join(session: Session, view: FeatureView, spine: str, name: str) -> None:
+    """A view's features at each row of a spine, under a name."""
+    rows = f"_rows_{view.name}"
+    session.keep(rows, f"select * from {quoted(view.name)}", where=view.sql_path)
+    if view.windows is not None:
+        session.keep(name, window_join(view, rows, spine))
+    else:
+        columns = session.run(f"select * from {rows} limit 0").column_names
+        session.keep(name, plain_join(view, rows, spine, plain_columns(view, columns)))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Features that come from one view by one key: one join, or one look-up."""
+
+    view: FeatureView
+    key: tuple[str, ...]
+    features: tuple[Feature, ...]
+
+
+def feature_groups(project: Project, model: str) -> list[Group]:
+    """A model's features by view and key, in the order of its inputs."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Feature]] = {}
+    for feature in bound(project).models[model].features:
+        groups.setdefault((feature.view, tuple(feature.key)), []).append(feature)
+    return [Group(project.views[view], key, tuple(features)) for (view, key), features in groups.items()]
+
+
+def _labelled(sql: str, model: Model, by: datetime) -> str:
+    moment = f"timestamptz {literal(by.isoformat())}"
+    known = f"label is not null and label_known_at::timestamptz <= {moment}"
+    if model.examples.no_label == "drop":
+        return f"select * from ({sql}) where as_of <= {moment} and {known}"
+    wait = model.examples.label_wait.total_seconds()
+    value = model.examples.no_label
+    text = literal(value) if isinstance(value, str) else str(value)
+    given = f"coalesce(label, {text})"
+    return (
+        f"select * replace ({given} as label, coalesce(label_known_at::timestamptz, as_of + to_seconds({wait})) as label_known_at) "
+        f"from ({sql}) where as_of <= {moment} and (({known}) or (label is null and as_of + to_seconds({wait}) <= {moment}))"
+    )
+
+
+def _check_unique(session: Session, model: Model) -> None:
+    twice = session.run(f"select id, count(*) as n from {EXAMPLES} group by id having n > 1 order by n desc, id limit 1").to_pylist()
+    if twice:
+        raise Invalid(
+            f"{twice[0]['n']} examples have the id {twice[0]['id']!r}", where=model.sql_path, todo="make `id` unique: one row is one prediction"
+        )

@@ -1,0 +1,1 @@
+"""SQL over the lake, with DuckDB. The only package that imports duckdb."""

@@ -1,0 +1,242 @@
+"""What names mean in SQL over a lake.
+
+In a project: its sources (as `rows` says), `<source>_history`, its views as built, `<model>_examples`, `predictions` and `predictions_labelled`. In the
+schema `lakeloop`: every journal, `documents` and `projects`. `"name@3"` is version 3 of a table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import pyarrow as pa
+
+from lakeloop.lakehouse import applied, keys
+from lakeloop.lakehouse.errors import NotFound
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project import Project
+from lakeloop.lakehouse.project.definitions import FeatureView, Source
+from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted
+from lakeloop.lakehouse.records import JOURNALS
+
+INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
+LATEST_STATE = {"runs": "run", "alerts": "alert"}
+"""Journals that a person reads as one row per thing: the newest value of each column. `<name>_log` has every row."""
+ARROW_TYPES = {
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "VARCHAR": pa.string(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", "UTC"),
+    "TIMESTAMP": pa.timestamp("us", "UTC"),
+}
+
+
+class LakeCatalog:
+    """Resolves names for one session. Remembers the version of every table it opened, in `versions`."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        project: Project | None = None,
+        *,
+        pins: Mapping[str, int] | None = None,
+        from_sources: bool = False,
+        known_by: datetime | None = None,
+        exempt: Sequence[str] = (),
+    ) -> None:
+        """`from_sources`: views are computed, not read as built. `known_by`: only rows of sources known by then, but of those `exempt`."""
+        self._lake, self._project = lake, project
+        self._pins, self._from_sources = dict(pins or {}), from_sources
+        self._known_by, self._exempt = known_by, set(exempt)
+        self.versions: dict[str, int] = {}
+        self._parts: dict[str, Relation] = {}
+
+    def __call__(self, name: str) -> Relation | None:
+        if name in self._parts:
+            return self._parts[name]
+        if "@" in name:
+            return self._pinned(name)
+        schema, dot, short = name.rpartition(".")
+        if schema == "lakeloop":
+            return self._of_lake(short)
+        if dot:
+            return self._of_project(self._project_named(schema), short)
+        found = self._of_project(self._project, short) if self._project else None
+        return found if found is not None else self._of_lake(short)
+
+    def _project_named(self, name: str) -> Project | None:
+        if self._project and self._project.name == name:
+            return self._project
+        try:
+            return applied.load(self._lake, name)[0]
+        except NotFound:
+            return None
+
+    def _pinned(self, name: str) -> Relation | None:
+        base, _, version = name.rpartition("@")
+        schema, dot, short = base.rpartition(".")
+        project = schema if dot else self._project.name if self._project else ""
+        if not version.isdigit() or not project:
+            return None
+        return Stored(self._lake.tables.uri(f"{project}/{short}"), int(version))
+
+    # -- of a project ------------------------------------------------------------------------------------------------
+
+    def _of_project(self, project: Project | None, name: str) -> Relation | None:
+        if project is None:
+            return None
+        prefix = "" if project is self._project else f"{project.name}."
+        if name in project.sources:
+            return self._source(project, project.sources[name], prefix)
+        if name.removesuffix("_history") in project.sources and name.endswith("_history"):
+            return self._history(project, project.sources[name.removesuffix("_history")])
+        if name in project.views:
+            return self._view(project, project.views[name])
+        if name.removesuffix("_examples") in project.models and name.endswith("_examples"):
+            return Query(project.models[name.removesuffix("_examples")].examples_sql)
+        if name == "predictions":
+            return self._predictions([f"predictions.{project.name}.{model}" for model in project.models])
+        if name == "predictions_labelled":
+            return self._labelled(project, prefix)
+        return None
+
+    def _source(self, project: Project, source: Source, prefix: str) -> Relation:
+        history = ".".join(quoted(part) for part in f"{prefix}{source.name}_history".split("."))
+        columns = ", ".join(quoted(name) for name in source.columns)
+        known = self._known_filter(source)
+        where = f" where {known}" if known else ""
+        newest = "order by _ingested_at desc, _file desc, _line desc"
+        match source.rows:
+            case "append":
+                return Query(f"select {columns} from {history}{where}")
+            case "latest":
+                partition = ", ".join(quoted(name) for name in source.key)
+                return Query(f"select {columns} from {history}{where} qualify row_number() over (partition by {partition} {newest}) = 1")
+            case "replace":
+                return Query(f"select {columns} from {history} where _file = (select _file from {history} {newest} limit 1)")
+
+    def _known_filter(self, source: Source) -> str:
+        """The earliest moment a row can have been known: its event time plus lag, or when it says itself."""
+        if self._known_by is None or source.timeless or source.name in self._exempt:
+            return ""
+        moment = f"timestamptz {literal(self._known_by.isoformat())}"
+        if source.known_at:
+            return f"{quoted(source.known_at)}::timestamptz <= {moment}"
+        lag = source.lag.total_seconds() if source.lag else 0
+        return f"{quoted(source.event_time)}::timestamptz + to_seconds({lag}) <= {moment}"
+
+    def _history(self, project: Project, source: Source) -> Relation:
+        wanted = {name: column.type.stored for name, column in source.columns.items()} | INGESTED
+        return self._table(f"{project.name}/{source.name}", wanted)
+
+    def _view(self, project: Project, view: FeatureView) -> Relation:
+        if self._from_sources:
+            return Query(view.sql)
+        return self._table(f"{project.name}/{view.name}", applied.bound(project).views[view.name].columns)
+
+    def _table(self, name: str, wanted: Mapping[str, str]) -> Relation:
+        """A table at its pin or its newest version, with every wanted column; empty where there is none yet."""
+        table = self._lake.table(name)
+        if table is None:
+            return pa.table({column: pa.array([], arrow_type(kind)) for column, kind in wanted.items()})
+        version = self._pins.get(name, table.version)
+        self.versions[name] = version
+        there = set(table.schema.names)
+        if there >= set(wanted):
+            return Stored(self._lake.tables.uri(name), version)
+        part = f"_stored_{name.replace('/', '_')}"
+        self._parts[part] = Stored(self._lake.tables.uri(name), version)
+        missing = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there)
+        return Query(f"select *, {missing} from {quoted(part)}")
+
+    # -- journals and documents ----------------------------------------------------------------------------------------
+
+    def _of_lake(self, name: str) -> Relation | None:
+        if name in LATEST_STATE:
+            key = LATEST_STATE[name]
+            columns = ", ".join(f"arg_max({quoted(c)}, at) as {quoted(c)}" for c in JOURNALS[name].names if c not in (key, "at"))
+            return Query(f"select {key}, min(at) as first_at, max(at) as at, {columns} from lakeloop.{name}_log group by {key}")
+        if name.removesuffix("_log") in LATEST_STATE:
+            return self._journal(name.removesuffix("_log"), JOURNALS[name.removesuffix("_log")])
+        if name in JOURNALS:
+            return self._journal(name, JOURNALS[name])
+        if name == "predictions":
+            return self._predictions(self._prediction_journals())
+        if name == "documents":
+            return self._documents()
+        return None
+
+    def _journal(self, name: str, schema: pa.Schema | None) -> Relation:
+        snapshot, flat = self._lake.journal(name).snapshot(), name.replace(".", "_")
+        parts: list[str] = []
+        if snapshot.table is not None:
+            self._parts[f"_folded_{flat}"] = Stored(self._lake.tables.uri(f"lakeloop/{name}"), snapshot.table.version)
+            parts.append(f"select * from {quoted(f'_folded_{flat}')}")
+        if snapshot.pending is not None:
+            self._parts[f"_pending_{flat}"] = snapshot.pending
+            parts.append(f"select * from {quoted(f'_pending_{flat}')}")
+        if schema is not None:
+            self._parts[f"_empty_{flat}"] = schema.append(pa.field("_segment", pa.string())).empty_table()
+            parts.append(f"select * from {quoted(f'_empty_{flat}')}")
+        return Query(" union all by name ".join(parts) or "select null::VARCHAR as prediction_id where false")
+
+    def _prediction_journals(self) -> list[str]:
+        store = self._lake.store
+        found = [*store.list(f"{keys.INBOX}predictions.", delimiter="/"), *store.list("tables/lakeloop/predictions.", delimiter="/")]
+        return sorted({entry.key.rstrip("/").rsplit("/", 1)[1] for entry in found})
+
+    def _predictions(self, journals: Sequence[str]) -> Relation:
+        """A prediction is its id: a request that was sent again and answered again counts once, as last answered."""
+        there = set(self._prediction_journals())
+        parts = []
+        for name in journals:
+            if name in there:
+                part = f"_journal_{name.replace('.', '_')}"
+                self._parts[part] = self._journal(name, None)
+                parts.append(f"select * from {quoted(part)}")
+        if not parts:
+            return empty_predictions()
+        return Query(f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by at desc) = 1")
+
+    def _labelled(self, project: Project, prefix: str) -> Relation:
+        dot = prefix and f"{quoted(project.name)}."
+        labels = " union all by name ".join(
+            f"select {literal(model)} as model, id::varchar as id, label, label_known_at from {dot}{quoted(f'{model}_examples')} where label is not null"
+            for model in project.models
+        )
+        return Query(f"select p.*, l.label, l.label_known_at from {dot}predictions p left join ({labels}) l using (model, id)")
+
+    def _documents(self) -> Relation:
+        documents = self._lake.documents
+        revisions = [r for kind in documents.kinds() for doc in documents.ids(kind) for r in documents.history(kind, doc)]
+        return pa.table(
+            {
+                "kind": pa.array([r.kind for r in revisions], pa.string()),
+                "id": pa.array([r.id for r in revisions], pa.string()),
+                "revision": pa.array([r.number for r in revisions], pa.int64()),
+                "at": pa.array([r.at for r in revisions], pa.timestamp("us", "UTC")),
+                "who": pa.array([r.who for r in revisions], pa.string()),
+                "why": pa.array([r.why for r in revisions], pa.string()),
+                "body": pa.array([json.dumps(r.body) for r in revisions], pa.string()),
+            }
+        )
+
+
+def arrow_type(duckdb_type: str) -> pa.DataType:
+    """The Arrow type of a stored DuckDB type."""
+    if duckdb_type.endswith("[]"):
+        return pa.list_(arrow_type(duckdb_type[:-2]))
+    return ARROW_TYPES.get(duckdb_type, pa.string())
+
+
+def empty_predictions() -> pa.Table:
+    """The columns that every prediction has, without rows."""
+    text, real = pa.string(), pa.float64()
+    names = {
+        "prediction_id": text, "request_id": text, "id": text, "as_of": pa.timestamp("us", "UTC"), "at": pa.timestamp("us", "UTC"), "project": text, "model": text,
+        "version": pa.int64(), "arm": text, "prediction": real, "decision": text, "latency_ms": real, "revision": pa.int64(), "ages": text,
+    }
+    return pa.schema(list(names.items())).empty_table()

@@ -1,0 +1,269 @@
+"""What may be asked: one SELECT-like statement over known tables, walked before it is run, described without data.
+
+Everything here works on a private in-memory connection that has no access to files or network. The walk is over
+DuckDB's own parse tree (`json_serialize_sql`), which refuses whatever is not a SELECT; no spelling fools it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache, lru_cache
+from typing import Any, Final
+
+import duckdb
+from lakeloop.lakehouse.errors import Invalid
+
+TABLE_FUNCTIONS: Final = frozenset(
+    {"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree"}
+)
+# Spelled without parentheses, these are column references in the parse tree.
+_CLOCK_WORDS: Final = frozenset({"current_date", "current_timestamp", "current_time", "localtime", "localtimestamp"})
+# Macros over the clock, and what reads the process instead of the data.
+_CLOCK_MACROS: Final = frozenset({"ago", "pg_conf_load_time", "pg_postmaster_start_time"})
+_ALWAYS_FORBIDDEN: Final = frozenset(
+    {"getenv", "getvariable", "current_setting", "write_log", "sleep_ms", "setseed", "nextval", "which_secret"}
+)
+_PATH: Final = re.compile(
+    r"[/\\*?:]|\.(?:csv|tsv|json|jsonl|ndjson|parquet|gz|zst|db|duckdb|txt|arrow)$", re.IGNORECASE
+)
+_LINE: Final = re.compile(r"\n\s*LINE (\d+): .*", re.DOTALL)
+
+Tree = Mapping[str, Any]
+Row = Mapping[str, str]
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A new in-memory connection in UTC that can reach nothing and whose settings are locked."""
+    connection = duckdb.connect(
+        config={"enable_external_access": "false", "python_enable_replacements": "false", "threads": "1"}
+    )
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set autoinstall_known_extensions = false")
+    connection.execute("set autoload_known_extensions = false")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def parse(sql: str, where: str = "") -> Tree:
+    """The parse tree of the one SELECT-like statement in `sql`; Invalid for several, none, and anything else."""
+    answer = json.loads(_serialized(sql))
+    if answer.get("error"):
+        raise _refusal(sql, answer, where)
+    statements = answer["statements"]
+    if len(statements) != 1:
+        what = "there is no statement in it" if not statements else f"there are {len(statements)} statements, not one"
+        raise Invalid(what, where=where, todo="write one SELECT")
+    tree: Tree = statements[0]["node"]
+    return tree
+
+
+@lru_cache(maxsize=256)
+def _serialized(sql: str) -> str:
+    with closing(connect()) as connection:
+        found = connection.execute("select json_serialize_sql(?)", [sql]).fetchone()
+    return str(found[0]) if found else "{}"
+
+
+def _refusal(sql: str, answer: Mapping[str, str], where: str) -> Invalid:
+    message = answer["error_message"]
+    if answer["error_type"] == "not implemented":
+        todo = "write one SELECT; a PIVOT needs its values: from t pivot (sum(x) for y in (1, 2))"
+        return Invalid("only a SELECT can stand here", where=where, todo=todo)
+    position = answer.get("position")
+    line = (
+        sql.count("\n", 0, int(position)) + 1
+        if position and int(position) <= len(sql)
+        else sql.rstrip().count("\n") + 1
+    )
+    return Invalid(message[0].lower() + message[1:], where=_at(where, line))
+
+
+def _at(where: str, line: int) -> str:
+    return f"{where}:{line}" if where else f"line {line}"
+
+
+@dataclass(slots=True)
+class References:
+    """What a statement names: tables (`schema.table` where it says so), table functions, functions, and clock words."""
+
+    tables: set[str] = field(default_factory=set)
+    table_functions: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    clock_words: set[str] = field(default_factory=set)
+    samples: bool = False
+    shows: bool = False
+
+
+def references(tree: Tree) -> References:
+    """Walk a parse tree. Names of common table expressions are left out where they are in scope."""
+    found = References()
+    _walk(tree, frozenset(), found)
+    return found
+
+
+def _walk(node: Any, scope: frozenset[str], found: References) -> None:
+    if isinstance(node, list):
+        for element in node:
+            _walk(element, scope, found)
+    elif isinstance(node, Mapping):
+        _note(node, scope, found)
+        scope = _walk_common_tables(node, scope, found)
+        for key, element in node.items():
+            if key != "cte_map":
+                _walk(element, scope, found)
+
+
+def _walk_common_tables(node: Tree, scope: frozenset[str], found: References) -> frozenset[str]:
+    """Each expression sees those before it, and itself only when it is recursive."""
+    for entry in (node.get("cte_map") or {}).get("map", []):
+        query = entry["value"]["query"]
+        inside = scope | {entry["key"].lower()} if query["node"]["type"] == "RECURSIVE_CTE_NODE" else scope
+        _walk(query, inside, found)
+        _walk(entry["value"].get("key_targets"), scope, found)
+        scope = scope | {entry["key"].lower()}
+    return scope
+
+
+def _note(node: Tree, scope: frozenset[str], found: References) -> None:
+    kind = node.get("type")
+    if kind == "BASE_TABLE":
+        parts = [node.get("catalog_name"), node.get("schema_name"), node["table_name"]]
+        name = ".".join(part for part in parts if part)
+        if name.lower() not in scope:
+            found.tables.add(name)
+    elif kind == "TABLE_FUNCTION":
+        found.table_functions.add(node["function"].get("function_name", "?").lower())
+    elif kind == "SHOW_REF":
+        found.shows = True
+    elif kind == "COLUMN_REF" and len(node["column_names"]) == 1:
+        word = node["column_names"][0].lower()
+        if word in _CLOCK_WORDS:
+            found.clock_words.add(word)
+    if "function_name" in node:
+        name = str(node["function_name"]).lower()
+        found.functions.add(
+            "ago" if name == "age" and len(node.get("children", [])) == 1 else name
+        )  # age(x) is up to now
+    found.samples = found.samples or bool(node.get("sample"))
+
+
+def referenced_tables(sql: str) -> set[str]:
+    """The tables a statement reads, as it spells them; `schema.table` where it names a schema."""
+    return references(parse(sql)).tables
+
+
+def check_statement(
+    sql: str,
+    allowed_tables: Collection[str] | None = None,
+    allowed_table_functions: Collection[str] = TABLE_FUNCTIONS,
+    *,
+    forbid_nondeterminism: bool = False,
+    where: str = "",
+) -> set[str]:
+    """The tables the statement reads, when it is one that may be run; Invalid, saying what to do, when it is not.
+
+    `allowed_tables` None: any table that is not a path or a URL. `forbid_nondeterminism` also refuses the clock and
+    chance, for queries whose answer must be the same whenever they run.
+    """
+    found = references(parse(sql, where))
+    for problem in _problems(found, allowed_tables, allowed_table_functions, forbid_nondeterminism):
+        raise Invalid(problem[0], where=where, todo=problem[1])
+    return found.tables
+
+
+def _problems(
+    found: References, tables: Collection[str] | None, table_functions: Collection[str], deterministic: bool
+) -> Iterator[tuple[str, str]]:
+    for name in sorted(found.table_functions - set(table_functions)):
+        yield f"{name}() may not be used as a table", "read sources and views by their names"
+    for name in sorted(found.tables):
+        if tables is None and _PATH.search(name):
+            yield f'"{name}" is a path, not a table', "read sources and views by their names"
+        if tables is not None and name.lower() not in {table.lower() for table in tables}:
+            yield f'there is no source or view "{name}"', _nearest(name, tables)
+    if found.shows and tables is not None:
+        yield "DESCRIBE, SHOW and SUMMARIZE have no rows of data", "write a SELECT"
+    for name in sorted(found.functions & _ALWAYS_FORBIDDEN):
+        yield f"{name}() may not be used", "a query reads data, not the process that runs it"
+    if deterministic:
+        for name in sorted(found.clock_words | (found.functions & _nondeterministic())):
+            yield (
+                f"{name} gives another answer at another time",
+                "use the data's own times: training must be repeatable",
+            )
+        if found.samples:
+            yield "a sample gives other rows each time", "choose rows by their values, for example hash(id) % 10 = 0"
+
+
+def _nearest(name: str, tables: Collection[str]) -> str:
+    if near := get_close_matches(name, list(tables), n=1, cutoff=0.6):
+        return f'did you mean "{near[0]}"?'
+    return "there are: " + ", ".join(sorted(tables)[:12]) if tables else "there is none yet"
+
+
+@cache
+def _nondeterministic() -> frozenset[str]:
+    """DuckDB's own list of functions whose answer depends on more than their arguments."""
+    with closing(connect()) as connection:
+        rows = connection.execute(
+            "select distinct function_name from duckdb_functions() where stability not in ('CONSISTENT')"
+        ).fetchall()
+    return frozenset({str(name).lower() for (name,) in rows} - {"error", "stats"}) | _CLOCK_WORDS | _CLOCK_MACROS
+
+
+def describe(tables: Mapping[str, Row], sql: str, *, where: str = "") -> dict[str, str]:
+    """The columns a statement gives and their DuckDB types, over empty `tables` (name → column → type).
+
+    Invalid carries DuckDB's complaint in one line, with its hint. Call `check_statement` first.
+    """
+    with closing(connect()) as connection:
+        for name, columns in tables.items():
+            spelled = ", ".join(f"{quote(column)} {kind}" for column, kind in columns.items())
+            connection.execute(f"create table {quote(name)} ({spelled})")
+        return _described(lambda: connection.execute(f"describe select * from (\n{sql}\n)").fetchall(), where)
+
+
+def _described(run: Callable[[], list[Any]], where: str) -> dict[str, str]:
+    try:
+        rows = run()
+    except duckdb.Error as error:
+        raise readable(error, where, line_offset=1) from None
+    return {str(row[0]): str(row[1]) for row in rows}
+
+
+def quote(name: str) -> str:
+    """A name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def readable(error: duckdb.Error, where: str = "", line_offset: int = 0) -> Invalid:
+    """DuckDB's message as one line and one hint, with the line of the user's text it points at.
+
+    `line_offset` is how many lines of ours come before the user's first.
+    """
+    text = str(error)
+    line = _LINE.search(text)
+    body = _LINE.sub("", text).strip()
+    first, *rest = [part.strip() for part in body.split("\n") if part.strip()]
+    kind, _, what = first.partition(": ")
+    what = (
+        (what or kind)
+        .rstrip("!.")
+        .replace(" in FROM clause", "")
+        .replace("You might need to add explicit type casts", "")
+    )
+    hints = [part for part in rest if part.startswith(("Did you mean", "Candidate bindings", "Either add", "Try "))]
+    where = _at(where, max(int(line.group(1)) - line_offset, 1)) if line else where
+    return Invalid(what[0].lower() + what[1:].rstrip(". "), where=where, todo=_hint(hints))
+
+
+def _hint(hints: list[str]) -> str:
+    if not hints:
+        return ""
+    hint = hints[0].replace("Candidate bindings:", "there are:")
+    return hint[0].lower() + hint[1:]

@@ -1,0 +1,76 @@
+"""A source's rules as SQL: what each raw row becomes, and every reason why it is wrong. Pure functions that return text.
+
+The input is a relation `raw` whose columns are all VARCHAR (CSV) or already typed (JSON Lines, Parquet), and `_line`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lakeloop.lakehouse.project.definitions import INT_TYPES, Column, Source, Type
+from lakeloop.lakehouse.query.session import literal, quoted
+
+WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
+
+
+def decoded(source: Source, present: Sequence[str]) -> str:
+    """SQL: `_line`, `_row` (the raw row as JSON), `_reasons` (a list, empty when the row is right), and every declared column, typed."""
+    raw = ", ".join(f"{_text(source, name)} as {quoted(f'r_{name}')}" for name in present)
+    names = [name for name in source.columns if name in present]
+    typed = [f"{_typed(source.columns[name].type, quoted(f'r_{name}'))} as {quoted(name)}" for name in names]
+    typed += [f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items() if name not in present]
+    kept = ", ".join(f"{quoted(name)} := {quoted(f'r_{name}')}" for name in present)
+    reasons = ", ".join(f"case when {condition} then {message} end" for name in names for condition, message in _rules(source.columns[name]))
+    reasons = reasons or "null::VARCHAR"
+    return f"""
+select _line, to_json(struct_pack({kept})) as _row, list_filter([{reasons}], lambda r: r is not null) as _reasons, {", ".join(map(quoted, source.columns))}
+from (select *, {", ".join(typed)} from (select _line, {raw} from raw))"""
+
+
+def integer_bounds(kind: str) -> tuple[int, int]:
+    """Least and greatest value of `int16`, `uint8`, …"""
+    bits = int(kind.lstrip("uint"))
+    return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _text(source: Source, name: str) -> str:
+    """The raw value as text, null where the source says so."""
+    value = f"{quoted(name)}::VARCHAR"
+    nulls = ", ".join(literal(text) for text in source.read.null)
+    return f"case when {value} in ({nulls}) then null else {value} end" if nulls else value
+
+
+def _typed(kind: Type, raw: str) -> str:
+    if kind.name in INT_TYPES:
+        return f"case when regexp_matches({raw}, '{WHOLE}') then try_cast(split_part({raw}, '.', 1) as BIGINT) end"
+    if kind.name == "json":
+        return f"case when json_valid({raw}) then {raw} end"
+    return f"try_cast({raw} as {kind.stored})" if kind.stored != "VARCHAR" else raw
+
+
+def _rules(column: Column) -> list[tuple[str, str]]:
+    """(condition under which a value is wrong, SQL text of the reason)."""
+    value, raw = quoted(column.name), quoted(f"r_{column.name}")
+    prefix = literal(f"{column.name}: ")
+    rules = [(f"{raw} is not null and {value} is null", f"{prefix} || {raw} || ' is not {_article(str(column.type))}'")]
+    if not column.nullable:
+        rules.append((f"{raw} is null", f"{prefix} || 'missing'"))
+    if column.type.name in INT_TYPES:
+        low, high = integer_bounds(column.type.name)
+        if column.type.name != "uint64":
+            rules.append((f"{value} not between {low} and {high}", f"{prefix} || {raw} || ' does not fit {column.type}'"))
+    if column.range is not None:
+        low_, high_ = column.range
+        rules.append((f"{value} not between {low_!r} and {high_!r}", f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'"))
+    if column.values:
+        allowed = ", ".join(literal(str(v)) for v in column.values)
+        rules.append((f"{value}::VARCHAR not in ({allowed})", f"{prefix} || {raw} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}"))
+    if column.matches:
+        rules.append((f"not regexp_full_match({raw}, {literal(column.matches)})", f"{prefix} || {raw} || ' does not match ' || {literal(column.matches)}"))
+    if column.unique:
+        rules.append((f"count({value}) over (partition by {value}) > 1", f"{prefix} || {raw} || ' stands in the file more than once'"))
+    return rules
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

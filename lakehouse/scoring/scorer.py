@@ -1,0 +1,193 @@
+"""The scorer: rows in, answers out. Training, the gate, batch jobs and the endpoint all score through this class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.scoring.calibration import calibrate
+from lakeloop.lakehouse.scoring.derivation import Derive, derive_columns, read_derived
+from lakeloop.lakehouse.scoring.matrix import Encoder, Matrix
+from lakeloop.lakehouse.scoring.rows import Fault, RowReader, read_moment
+from lakeloop.lakehouse.scoring.signature import Signature, ViewUse
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Decision: TypeAlias = bool | str | None
+Ages: TypeAlias = dict[str, float | None]
+
+
+class Lookup(Protocol):
+    """Values of a feature view by key, as they were known at a moment. TTL and refresh are its business."""
+
+    def at(self, key: tuple[Any, ...], as_of: datetime) -> tuple[dict[str, Any] | None, datetime | None]:
+        """Values by column (None: the key is unknown, or too old) and the event time they are from."""
+        ...
+
+
+class Predictor(Protocol):
+    """The part of a learner that scoring needs."""
+
+    def predict(self, model: Any, matrix: Matrix) -> NDArray[np.floating[Any]]:
+        """Binary: P(positive) of shape (n,); multiclass: (n, classes); regression: (n,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one row got. `ages`: seconds from the event time of each view read to as_of; None if it had nothing.
+
+    `absent` names the features that were looked up and came out null. `inputs` is what the model saw, typed, by name.
+    """
+
+    id: str | None
+    as_of: datetime
+    prediction: float | list[float]
+    decision: Decision
+    ages: Ages = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+class Scorer:
+    """A model with all that is needed to answer a row. Holds no state that an answer changes: threads may share it."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        learner: Predictor,
+        model: Any,
+        derive: Derive | None,
+        lookups: Mapping[str, Lookup],
+        version: int,
+    ) -> None:
+        self.signature, self.learner, self.model, self.version = signature, learner, model, version
+        self.lookups, self.derive = lookups, derive if signature.derive else None
+        self._reader, self._encoder = RowReader(signature), Encoder(signature.inputs)
+        self._names = tuple(one.name for one in signature.inputs)
+        self._derived = signature.named("derived")
+        wanted = {one.name for one in signature.named("feature")}
+        self._uses = [_Use(use, [(c, n) for c, n in use.columns if n in wanted]) for use in signature.views]
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Answer]:
+        """Answers in the order of the rows, or one Invalid for all that is wrong with them.
+
+        A row is flat: the request's inputs, optional `id` and `as_of` (default: now). A feature or derived input that
+        the row gives wins; what it does not give is looked up as of `as_of`, or derived.
+        """
+        typed = self._reader.check(rows)
+        moments, ages, absent = [], [], []
+        for place, (row, values) in enumerate(zip(rows, typed, strict=True)):
+            given = row.get("as_of")
+            as_of = now if given is None else _moment(given, place)
+            found_ages, found_absent = self._look_up(values, as_of, place)
+            if self.derive is not None and not all(one.name in values for one in self._derived):
+                self._derive(values, as_of, place)
+            moments.append(as_of)
+            ages.append(found_ages)
+            absent.append(found_absent)
+        predictions = self.predict(self._encoder.of_rows(typed))
+        decisions = self.decide(predictions)
+        return [
+            Answer(_id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(typed[i]))
+            for i, row in enumerate(rows)
+        ]
+
+    def predict(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Calibrated predictions: (n,) or (n, classes)."""
+        if not len(matrix):
+            return np.zeros((0, len(self.signature.classes)) if self.signature.problem == "multiclass" else 0)
+        raw = np.asarray(self.learner.predict(self.model, matrix), dtype=np.float64)
+        return calibrate(self.signature.calibration, raw)
+
+    def decide(self, predictions: NDArray[np.float64]) -> list[Decision]:
+        """Binary: whether the threshold is reached; multiclass: the likeliest class; regression: None."""
+        match self.signature.problem:
+            case "binary":
+                return [bool(one) for one in predictions >= self.signature.threshold]
+            case "multiclass":
+                return [self.signature.classes[i] for i in np.argmax(predictions, axis=1)] if len(predictions) else []
+            case "regression":
+                return [None] * len(predictions)
+
+    def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
+        """Predictions for a table that has the request's inputs and the features as columns.
+
+        Derived inputs that the table lacks are derived (from its `as_of`, if it has one). Values are taken as they are:
+        ranges are a matter of the data's checks.
+        """
+        return self.predict(self._encoder.of_table(self.with_derived(table)))
+
+    def with_derived(self, table: pa.Table) -> pa.Table:
+        """The table with every derived input that it lacks."""
+        if self.derive is None or all(one.name in table.column_names for one in self._derived):
+            return table
+        return derive_columns(self.derive, self.signature, table)
+
+    def _look_up(self, values: dict[str, Any], as_of: datetime, place: int) -> tuple[Ages, list[str]]:
+        ages: Ages = {}
+        absent: list[str] = []
+        for use in self._uses:
+            if use.names <= values.keys():
+                continue
+            key = tuple(values.get(column) for column in use.key)
+            lookup = self.lookups.get(use.view)
+            found, event_time = lookup.at(key, as_of) if lookup is not None else (None, None)
+            if found is None and self.signature.absent == "error":
+                told = ", ".join(f"{column} = {value!r}" for column, value in zip(use.key, key, strict=True))
+                what = f"row {place}: {use.view} knows nothing of {told or 'this moment'}"
+                raise Invalid(what, todo="send its features in the row")
+            ages[use.label] = (as_of - event_time).total_seconds() if event_time is not None else None
+            for column, name in use.columns:
+                if name not in values:
+                    value = found.get(column) if found else None
+                    values[name] = read_moment(value) if isinstance(value, datetime) else value
+                    if value is None:
+                        absent.append(name)
+        return ages, absent
+
+    def _derive(self, values: dict[str, Any], as_of: datetime, place: int) -> None:
+        assert self.derive is not None
+        try:
+            made = read_derived(self.derive, {**values, "as_of": as_of}, self._derived)
+        except Fault as fault:
+            raise Invalid(f"row {place}: {fault}") from fault.__cause__
+        for name, value in made.items():
+            values.setdefault(name, value)
+
+    def _seen(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: values.get(name) for name in self._names}
+
+
+class _Use:
+    """A view's use, laid out for one row at a time."""
+
+    __slots__ = ("columns", "key", "label", "names", "view")
+
+    def __init__(self, use: ViewUse, columns: Sequence[tuple[str, str]]) -> None:
+        self.label, self.view = use.label, use.view
+        self.key = tuple(column for _, column in use.key)
+        self.columns = tuple(columns)
+        self.names = frozenset(name for _, name in columns)
+
+
+def _id(row: Mapping[str, Any]) -> str | None:
+    given = row.get("id")
+    return None if given is None else str(given)
+
+
+def _moment(given: Any, place: int) -> datetime:
+    try:
+        return read_moment(given)
+    except Fault as fault:
+        raise Invalid(f"row {place}: as_of: {fault}") from None
+
+
+def _plain(prediction: Any) -> float | list[float]:
+    return prediction.tolist() if isinstance(prediction, np.ndarray) else float(prediction)

@@ -1,0 +1,165 @@
+"""Delta tables as compare-and-swap: a writer commits with the handle it read, and of two from one version exactly one wins.
+
+Every commit that adds or removes rows carries one application transaction (app id `lakeloop`, version = the handle's + 1) and is written *with that
+handle*: delta-rs then refuses a stale one in any mode. After any exception the truth is Unknown: open the table again and ask whether the work is
+still to be done. Writers run no post-commit hook; checkpoints and clean-up belong to maintenance, which alone may delete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from lakeloop.lakehouse import keys
+from lakeloop.lakehouse.errors import Conflict, Corrupt, LakeloopError, Unknown
+from lakeloop.lakehouse.store import Location
+
+APP = "lakeloop"
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+class Table:
+    """One version of a table: a handle. A write leaves the handle at the version it made."""
+
+    def __init__(self, name: str, delta: DeltaTable) -> None:
+        self.name, self._delta = name, delta
+
+    @property
+    def version(self) -> int:
+        return self._delta.version()
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema(self._delta.schema().to_arrow())
+
+    @property
+    def files(self) -> list[str]:
+        return self._delta.file_uris()
+
+    def append(self, rows: pa.Table | pa.RecordBatchReader, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale handle."""
+        return self._write(rows, "append", "merge", facts)
+
+    def overwrite(self, rows: pa.Table | pa.RecordBatchReader, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit whose rows and columns are the whole table. Returns the version. Conflict for a stale handle."""
+        return self._write(rows, "overwrite", "overwrite", facts)
+
+    def column(self, name: str, values: Iterable[str]) -> set[str]:
+        """Those of `values` that stand in this string column; only files whose statistics admit one are read."""
+        wanted = pa.array(sorted(values), pa.string())
+        if name not in self.schema.names or not len(wanted):
+            return set()
+        import pyarrow.dataset as ds
+
+        found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
+        return set(found.column(name).unique().to_pylist())
+
+    def rows(self) -> pa.Table:
+        """All rows of this version, in memory."""
+        return self._delta.to_pyarrow_table()
+
+    def facts(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Commit records, newest first."""
+        return self._delta.history(limit)
+
+    def checkpoint(self) -> None:
+        """Fold the log so far into one file, which makes opening cheap."""
+        self._delta.create_checkpoint()
+
+    def compact(self) -> int:
+        """Few large files in place of many small ones; commutes with appends. Returns the number of files removed."""
+        return int(self._delta.optimize.compact(post_commithook_properties=NO_HOOKS)["numFilesRemoved"])
+
+    def _write(
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        mode: Literal["append", "overwrite"],
+        schema_mode: Literal["merge", "overwrite"],
+        facts: Mapping[str, str] | None,
+    ) -> int:
+        mark = Transaction(APP, self.version + 1)
+        try:
+            write_deltalake(
+                self._delta,
+                rows,
+                mode=mode,
+                schema_mode=schema_mode,
+                commit_properties=CommitProperties(app_transactions=[mark], custom_metadata=dict(facts or {})),
+                post_commithook_properties=NO_HOOKS,
+            )
+        except CommitFailedError as error:
+            raise Conflict(f"{self.name} has a newer version than {self.version}", todo="open it again and decide again") from error
+        except (DeltaError, OSError) as error:
+            raise Unknown(f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look") from error
+        return self.version
+
+
+class Tables:
+    """All tables of the lake at a location."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    def uri(self, name: str) -> str:
+        return f"{self._location.uri}/{keys.table(name)}"
+
+    def open(self, name: str) -> Table | None:
+        """The newest version, or None when there is no such table."""
+        try:
+            return Table(name, DeltaTable(self.uri(name), storage_options=dict(self._location.options)))
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise _unreadable(name, error) from error
+
+    def open_or_create(self, name: str, schema: pa.Schema) -> Table:
+        """The newest version; an empty table with this schema is made when there is none. Losing that race is no error."""
+        found = self.open(name)
+        if found is not None:
+            return found
+        try:
+            delta = DeltaTable.create(self.uri(name), stored_schema(schema), mode="error", storage_options=dict(self._location.options))
+            return Table(name, delta)
+        except (DeltaError, OSError) as error:
+            there = self.open(name)
+            if there is None:
+                raise _unreadable(name, error) from error
+            return there
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """The type a value is kept in: BIGINT, DOUBLE, VARCHAR, BOOLEAN, DATE, TIMESTAMP µs UTC, and lists of these."""
+    if pa.types.is_dictionary(kind):
+        return stored_type(kind.value_type)
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return pa.float64()
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", "UTC")
+    if pa.types.is_date(kind):
+        return pa.date32()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(stored_type(kind.value_type))
+    return pa.bool_() if pa.types.is_boolean(kind) else pa.string()
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(field.name, stored_type(field.type)) for field in schema])
+
+
+def stored(rows: pa.Table) -> pa.Table:
+    """The same rows in the types that are stored."""
+    return rows.cast(stored_schema(rows.schema))
+
+
+def _unreadable(name: str, error: Exception) -> LakeloopError:
+    return Corrupt(f"the table {name} cannot be opened: {_brief(error)}", todo="check the store, or restore tables/ from a copy of the lake")
+
+
+def _brief(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""What runs on Ray: tuning, training and serving."""

@@ -1,0 +1,111 @@
+"""A piece of a prediction log as the rows of its journal: the same piece gives the same table, at every try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from lakeloop.lakehouse.errors import Corrupt
+from lakeloop.ray_jobs.write_ahead import Piece, Shape
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIXED: tuple[tuple[str, str], ...] = (
+    ("prediction_id", "string"),
+    ("request_id", "string"),
+    ("id", "string"),
+    ("as_of", "timestamp"),
+    ("at", "timestamp"),
+    ("project", "string"),
+    ("model", "string"),
+    ("version", "int64"),
+    ("arm", "string"),
+    ("prediction", "float64"),
+    ("decision", "string"),
+    ("scores", "list<float64>"),
+    ("latency_ms", "float64"),
+    ("revision", "int64"),
+    ("ages", "string"),
+    ("absent", "list<string>"),
+    ("given", "list<string>"),
+)
+"""The columns of every prediction row, with FORMAT's type names; the inputs' columns follow."""
+
+
+def prediction_schema(shape: Shape) -> pa.Schema:
+    """The fixed columns, then one for each input by its name: `<name>_input` where a fixed column is named so."""
+    import pyarrow as pa
+
+    fixed = [(name, stored_type(kind)) for name, kind in FIXED]
+    return pa.schema(fixed + [(input_column(name), stored_type(kind)) for name, kind in shape.inputs])
+
+
+def input_column(name: str) -> str:
+    return f"{name}_input" if any(name == fixed for fixed, _ in FIXED) else name
+
+
+def stored_type(kind: str) -> pa.DataType:
+    """How a type of FORMAT is stored: BIGINT, DOUBLE, VARCHAR, BOOLEAN, DATE, TIMESTAMP µs UTC, or a list of these."""
+    import pyarrow as pa
+
+    kind = kind.removesuffix("?")
+    if kind.startswith("list<"):
+        return pa.list_(stored_type(kind[5:-1]))
+    if kind.startswith(("int", "uint")):
+        return pa.int64()
+    if kind.startswith(("float", "decimal")):
+        return pa.float64()
+    simple = {"bool": pa.bool_(), "date": pa.date32(), "timestamp": pa.timestamp("us", "UTC")}
+    return simple.get(kind, pa.string())
+
+
+def prediction_table(piece: Piece) -> pa.Table:
+    """A piece's rows in journal form. Corrupt if a value is not of its column's type."""
+    import pyarrow as pa
+
+    schema = prediction_schema(piece.shape)
+    rows = [row for line in piece.lines for row in _rows(piece.shape, line)]
+    try:
+        columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
+        raise Corrupt(
+            f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
+        ) from error
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    common = {name: line[name] for name in ("request_id", "at", "model", "version", "arm", "revision", "latency_ms")}
+    for number, row in enumerate(line["rows"]):
+        own = {name: row.get(name) for name in ("id", "as_of", "prediction", "decision", "scores", "absent", "given")}
+        inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
+        ages = orjson.dumps(row.get("ages") or {}, option=orjson.OPT_SORT_KEYS).decode()
+        yield {
+            **inputs,
+            **common,
+            **own,
+            "prediction_id": f"{line['request_id']}#{number}",
+            "project": shape.project,
+            "ages": ages,
+        }
+
+
+def _stored(value: Any, kind: pa.DataType) -> Any:
+    """A JSON value as its column's type wants it: texts to times, and back to text what the column keeps as text."""
+    import pyarrow.types as is_type
+
+    if value is None or is_type.is_list(kind):
+        return value
+    if is_type.is_timestamp(kind):
+        return datetime.fromisoformat(value)
+    if is_type.is_date(kind):
+        return datetime.fromisoformat(value).date()
+    if is_type.is_string(kind) and not isinstance(value, str):
+        return orjson.dumps(value).decode()
+    if is_type.is_integer(kind) and not -(2**63) <= value < 2**63:
+        return None  # a uint64 that BIGINT cannot hold
+    return float(value) if is_type.is_floating(kind) else value

@@ -1,0 +1,103 @@
+"""Keeps a replica at its endpoint's newest revision: polls, loads what changed beside what serves, then swaps.
+
+What cannot be loaded leaves the old serving; the reason is in `error` and in the log, and it is tried again. A poll is
+one GET.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lakeloop.lakehouse.errors import LakeloopError
+from lakeloop.ray_jobs.arms import Load, Loaded
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.documents import Revision
+
+POLL_S = 0.5
+RETRY_S = 5.0
+log = logging.getLogger("lakeloop.watcher")
+
+
+class Watcher:
+    """Follows one endpoint. `newer(n)` is the revision after n, or None.
+
+    The first revision is loaded here, and its errors are the caller's.
+    """
+
+    def __init__(
+        self,
+        first: Revision,
+        newer: Callable[[int], Revision | None],
+        load: Load,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._newer, self._load, self._monotonic = newer, load, monotonic
+        self._wanted = first
+        self._failed_at: float | None = None
+        self.error = ""
+        self.loaded: Loaded = load(first, None)
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def wanted(self) -> int:
+        """The newest revision that was seen."""
+        return self._wanted.number
+
+    def step(self) -> bool:
+        """One poll. True when another revision serves afterwards."""
+        while (found := self._newer(self._wanted.number)) is not None:
+            self._wanted, self._failed_at = found, None
+        if self._wanted.number == self.loaded.revision or self._waits():
+            return False
+        loaded = self._load(self._wanted, self.loaded)
+        self.loaded, self.error = loaded, ""
+        log.info("%s: revision %d serves", self._wanted.id, self._wanted.number)
+        return True
+
+    def start(self) -> None:
+        """Step every half second, in a thread, until `close`."""
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _waits(self) -> bool:
+        return self._failed_at is not None and self._monotonic() - self._failed_at < RETRY_S
+
+    def _run(self) -> None:
+        while not self._closing.wait(POLL_S):
+            self.try_step()
+
+    def try_step(self) -> None:
+        """A step whose failure is kept and logged: the old revision goes on serving.
+
+        A loader runs users' files, so it may fail in any way.
+        """
+        try:
+            self.step()
+        except LakeloopError as error:
+            self._fail(str(error))
+        except Exception as error:
+            log.exception("%s: revision %d cannot be loaded", self._wanted.id, self._wanted.number)
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _fail(self, reason: str) -> None:
+        if reason != self.error:
+            log.error(
+                "%s: revision %d does not serve, %d still does: %s",
+                self._wanted.id,
+                self._wanted.number,
+                self.loaded.revision,
+                reason,
+            )
+        self.error, self._failed_at = reason, self._monotonic()
