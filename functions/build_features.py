@@ -94,7 +94,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
         online_rows = _publish(lake, project, view, version, session, rows, as_of, table.version) if view.online else 0
     built = Built(view.name, rows.num_rows, online_rows, table.version, time.monotonic() - began)
     facts = {"project": project.name, "view": view.name, "view_version": version, "rows": built.rows, "online_rows": online_rows, "version": built.version}
-    lake.record("builds", [{**facts, "inputs": inputs, "as_of": as_of, "seconds": built.seconds, "at": lake.clock()}])
+    lake.record("builds", [{**facts, "inputs": inputs, "as_of": as_of, "seconds": built.seconds, "logged_at": lake.clock()}])
     return built
 
 

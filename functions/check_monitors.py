@@ -72,7 +72,7 @@ def _judge(lake: Lake, session: Session, project: Project, model: Model, monitor
         return None
     common = {
         "project": project.name, "model": model.name, "monitor": monitor.name, "watch": monitor.watch, "version": version,
-        "window_start": window.start, "window_end": end, "at": lake.clock(),
+        "window_start": window.start, "window_end": end, "logged_at": lake.clock(),
     }
     lake.record("monitor_results", [{**common, **result} for result in results])
     first = results[0]
@@ -92,7 +92,8 @@ def _performance(
     found = bootstrap(signature.problem, monitor.metric, y, prediction, threshold=signature.threshold)
     greater = metric_of(signature.problem, monitor.metric).greater_is_better
     if monitor.drop is not None:
-        reference = registry.metric(lake, project.name, model.name, window.version, monitor.metric)
+        measured = registry.metric(registry.version(lake, project.name, model.name, window.version).body, monitor.metric)
+        reference = float(measured["value"]) if measured and measured["value"] is not None else math.nan
         bound = reference - monitor.drop if greater else reference + monitor.drop
     else:
         bound = monitor.below if monitor.below is not None else monitor.above if monitor.above is not None else math.nan
@@ -158,7 +159,7 @@ def _alert(
     open_now = session.run(f"select alert from lakeloop.alerts where {_this(project, model, monitor)} and status = 'open'").to_pylist()
     common = {
         "project": project.name, "model": model.name, "monitor": monitor.name, "severity": monitor.severity, "value": first["value"], "bound": first["bound"],
-        "window_end": window.end, "at": lake.clock(), "who": lake.who,
+        "window_end": window.end, "logged_at": lake.clock(), "who": lake.who,
     }
     if first["breached"] and not open_now and _bad_in_a_row(session, project, model, monitor, window) >= monitor.for_ - 1:
         alert = f"{project.name}.{model.name}.{monitor.name}.v{window.version}.{window.end:%Y%m%d%H%M}"
@@ -175,7 +176,7 @@ def _bad_in_a_row(session: Session, project: Project, model: Model, monitor: Mon
     if monitor.for_ == 1:
         return 0
     before = session.run(
-        f"select window_end, arg_max(breached, at) as bad from lakeloop.monitor_results where {_this(project, model, monitor)} and version = {window.version} "
+        f"select window_end, arg_max(breached, logged_at) as bad from lakeloop.monitor_results where {_this(project, model, monitor)} and version = {window.version} "
         f"and subject = '' and window_end < timestamptz {literal(window.end.isoformat())} group by 1 order by 1 desc limit {monitor.for_}"
     ).to_pylist()
     count, expected = 0, window.end - monitor.every
@@ -195,7 +196,7 @@ def resolve_alerts(lake: Lake, project: str, model: str, names: Sequence[str], w
     listed = ", ".join(literal(name) for name in names)
     where = f"project = {literal(project)} and model = {literal(model)} and monitor in ({listed}) and status = 'open'"
     for row in ask(lake, f"select alert, monitor from lakeloop.alerts where {where}").to_pylist():
-        fact = {"alert": row["alert"], "project": project, "model": model, "monitor": row["monitor"], "status": "resolved", "message": why, "at": lake.clock(), "who": lake.who}
+        fact = {"alert": row["alert"], "project": project, "model": model, "monitor": row["monitor"], "status": "resolved", "message": why, "logged_at": lake.clock(), "who": lake.who}
         lake.record("alerts", [fact], f"{row['alert']}-resolved")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Invalid
-from lakeloop.lakehouse.project.definitions import Source
+from lakeloop.lakehouse.project.definitions import Read, Source
 
 Broken = list[dict[str, Any]]
 
@@ -21,27 +21,32 @@ def decode(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
 
     Invalid when the file as a whole cannot be read, or lacks a column that must be there.
     """
+    rows, broken = read_rows(source.read, where, data)
+    return _declared(source, where, rows), broken
+
+
+def read_rows(read: Read, where: str, data: bytes) -> tuple[pa.Table, Broken]:
+    """`decode` with every column that the file has: texts, of Parquet as they are typed there."""
     if where.endswith(".gz"):
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise Invalid(f"this is not a whole gzip file: {error}", where=where, todo="send it again") from error
-    match source.read.format:
+    match read.format:
         case "csv":
-            rows, broken = _csv(source, where, data)
+            return _csv(read.delimiter, where, data)
         case "jsonl":
-            rows, broken = _jsonl(where, data)
+            return _jsonl(where, data)
         case "parquet":
-            rows, broken = _parquet(where, data), []
-    return _declared(source, where, rows), broken
+            return _parquet(where, data), []
 
 
-def _csv(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
+def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:
     from pyarrow import csv
 
     if not data.strip():
         raise Invalid("the file is empty", where=where, todo="send it with a header line")
-    header = next(csv_lines(data, source.read.delimiter))
+    header = next(csv_lines(data, delimiter))
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise Invalid(f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header")
@@ -56,7 +61,7 @@ def _csv(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
         rows = csv.read_csv(
             io.BytesIO(data),
             read_options=csv.ReadOptions(use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=source.read.delimiter, invalid_row_handler=note, newlines_in_values=True),
+            parse_options=csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note, newlines_in_values=True),
             convert_options=csv.ConvertOptions(column_types={name: pa.string() for name in header}, strings_can_be_null=False),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
@@ -80,7 +85,8 @@ def _jsonl(where: str, data: bytes) -> tuple[pa.Table, Broken]:
             continue
         try:
             record = json.loads(text)
-        except ValueError as error:
+            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+        except (ValueError, RecursionError) as error:
             broken.append({"_line": line, "reason": f"broken line: not JSON ({error})", "row": text.decode(errors="replace")})
             continue
         if not isinstance(record, dict):

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from lakeloop.functions.decoding import decode
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Invalid, Refused
+from lakeloop.lakehouse.errors import Conflict, Invalid, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.project.definitions import Source
+from lakeloop.lakehouse.project.definitions import Check, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, quoted
 from lakeloop.lakehouse.rules import decoded
@@ -39,6 +41,8 @@ class Ingested:
     version: int
     already: bool = False
     reasons: tuple[str, ...] = ()
+    problem: str = ""
+    """Why the file as a whole could not be read; it lies in quarantine/ then."""
 
 
 def ingest_data(lake: Lake, project: Project, sources: Sequence[str] = (), *, progress: Callable[[Ingested], None] | None = None) -> list[Ingested]:
@@ -52,6 +56,8 @@ def ingest_data(lake: Lake, project: Project, sources: Sequence[str] = (), *, pr
         source, _, file = entry.key[len(prefix) :].partition("/")
         if source in project.sources and file and (not sources or source in sources):
             result = _ingest_file(lake, project, project.sources[source], entry.key, file)
+            if result is None:
+                continue
             done.append(result)
             if progress:
                 progress(result)
@@ -68,66 +74,103 @@ def land(lake: Lake, project: Project, source: str, file: str, data: bytes) -> s
     return key
 
 
-def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: str) -> Ingested:
+def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: str) -> Ingested | None:
+    """One file to its end; None when another ingest took it meanwhile."""
     began = time.monotonic()
-    data = lake.store.get(key)
+    try:
+        data = lake.store.get(key)
+    except NotFound:
+        return None
     mark = hashlib.sha256(data).hexdigest()[:16]
     identity = f"{file}#{mark}"
     table = lake.table(f"{project.name}/{source.name}")
-    if table is not None and table.column("_file", [identity]):
-        _move_to_raw(lake, project, source, key, file, data)
-        return Ingested(source.name, file, 0, 0, table.version, already=True)
-    good, bad = _judge(lake, project, source, file, data)
-    if bad and source.on_error == "stop":
-        shown = "; ".join(f"line {row['_line']}: {row['reason']}" for row in bad[:SHOWN])
-        raise Refused(f"{len(bad)} wrong rows, and the source says stop: {shown}", where=f"{source.name}/{file}", todo="mend the file in landing/, or set on_error")
+    already = table is not None and bool(table.column("_file", [identity]))
+    try:
+        good, bad = _judge(lake, project, source, file, data)
+    except Invalid as error:
+        if table is not None and already:  # its rows are there, by rules that were others then
+            _move_to_raw(lake, project, source, key, f"{mark}/{file}", data)
+            return Ingested(source.name, file, 0, 0, table.version, already=True)
+        return _set_aside(lake, project, source, key, file, data, str(error))
+    stopping = [] if already else [row for row in bad if row["_stop"]]
+    if stopping:
+        shown = "; ".join(f"line {row['_line']}: {row['reason']}" for row in stopping[:SHOWN])
+        raise Refused(f"{len(stopping)} wrong rows, and the source says stop: {shown}", where=f"{source.name}/{file}", todo="mend the file in landing/, or set on_error")
     at = lake.clock()
-    common = {"project": project.name, "source": source.name, "file": identity, "at": at}
-    segment = f"{source.name}-{mark}"
-    lake.record("quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], f"{project.name}-{segment}")
-    quarantined = 0 if source.on_error == "warn" else len({row["_line"] for row in bad})
+    common = {"project": project.name, "source": source.name, "file": identity, "logged_at": at}
+    segment = f"{project.name}-{source.name}-{mark}"
+    lake.record("quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], segment)
+    quarantined = sum(not row["_keep"] for row in bad)
     count = good.num_rows
     good = good.append_column("_file", pa.array([identity] * count, pa.string()))
     good = good.append_column("_ingested_at", pa.array([at] * count, pa.timestamp("us", "UTC")))
     version = _commit(lake, f"{project.name}/{source.name}", identity, stored(good))
     seconds = time.monotonic() - began
     facts = {**common, "rows": count, "quarantined": quarantined, "warned": len(bad) - quarantined, "version": version, "seconds": seconds}
-    lake.record("ingestions", [facts], f"{project.name}-{segment}")
-    _move_to_raw(lake, project, source, key, file, data)
+    lake.record("ingestions", [facts], segment)  # also when the rows were there: a crash may have come between the commit and this
+    _move_to_raw(lake, project, source, key, f"{mark}/{file}", data)
+    if already:
+        return Ingested(source.name, file, 0, 0, version, already=True)
     return Ingested(source.name, file, count, quarantined, version, reasons=tuple(row["reason"] for row in bad))
 
 
-def _judge(lake: Lake, project: Project, source: Source, file: str, data: bytes) -> tuple[pa.Table, list[dict[str, str]]]:
-    """Good rows with their line, and wrong rows with their reasons."""
+def _set_aside(lake: Lake, project: Project, source: Source, key: str, file: str, data: bytes, problem: str) -> Ingested:
+    """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
+    mark = hashlib.sha256(data).hexdigest()[:16]
+    lake.store.put(f"quarantine/{project.name}/{source.name}/{mark}/{file}", data)
+    fact = {"project": project.name, "source": source.name, "file": f"{file}#{mark}", "reason": f"file: {problem}", "logged_at": lake.clock()}
+    lake.record("quarantine", [fact], f"{project.name}-{source.name}-{mark}-file")
+    lake.store.delete([key])
+    return Ingested(source.name, file, 0, 0, -1, problem=problem)
+
+
+def _judge(lake: Lake, project: Project, source: Source, file: str, data: bytes) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Rows for the table, with their line; and wrong rows with their reasons, `_keep` (in the table all the same) and `_stop`."""
     raw, broken = decode(source, f"{source.name}/{file}", data)
     present = [name for name in raw.column_names if name != "_line"]
     columns = ", ".join(quoted(name) for name in source.columns)
-    with Session(None, LakeCatalog(lake, project)) as session:
+    stop = {"_keep": False, "_stop": source.on_error == "stop"}
+    bad: list[dict[str, Any]] = [{**line, **stop} for line in broken]
+    with Session(lake.store.location() if source.checks else None, LakeCatalog(lake, project)) as session:
         session.register("raw", raw)
-        session.keep("judged", decoded(source, present))
+        wrong = "len(_reasons) > 0"
+        session.keep(
+            "judged",
+            f"select *, not {wrong} or {source.on_error == 'warn'} as _keep, {wrong} and {source.on_error == 'stop'} as _stop from ({decoded(source, present)})",
+        )
         for check in source.checks:
-            _apply_check(session, source, check.name, check.sql)
-        keep_all = "true" if source.on_error == "warn" else "len(_reasons) = 0"
-        good = session.run(f"select {columns}, _line from judged where {keep_all}")
-        wrong = session.run("select _line, array_to_string(_reasons, '; ') as reason, _row::VARCHAR as row from judged where len(_reasons) > 0 order by _line")
-    return good, [*broken, *wrong.to_pylist()]
+            bad += _apply_check(session, source, check)
+        good = session.run(f"select {columns}, _line from judged where _keep")
+        reasons = "_line, array_to_string(_reasons, '; ') as reason, _row::VARCHAR as row, _keep, _stop"
+        bad += session.run(f"select {reasons} from judged where {wrong} order by _line").to_pylist()
+    return good, bad
 
 
-def _apply_check(session: Session, source: Source, name: str, sql: str) -> None:
-    """A check's query sees the file's rows under the source's name; rows that come back with their line are wrong."""
+def _apply_check(session: Session, source: Source, check: Check) -> list[dict[str, Any]]:
+    """A check's query sees the file's rows under the source's name, and other sources as they are. Rows that come back with their line are wrong.
+
+    Without lines nobody can tell which are: that stops the file, or is one finding where the check only warns.
+    """
     columns = ", ".join(quoted(column) for column in source.columns)
-    session.keep(source.name, f"select {columns}, _line from judged where len(_reasons) = 0")
-    found = session.run(sql, where=f"the check {name!r} of {source.name}")
+    session.keep(source.name, f"select {columns}, _line from judged where _keep")
+    found = session.run(check.sql, where=f"the check {check.name!r} of {source.name}")
     if not found.num_rows:
-        return
+        return []
     if "_line" not in found.column_names:
-        raise Refused(f"the check {name!r} found {found.num_rows} wrong rows", where=source.name, todo="select * in the check, so that the rows can be told apart")
+        what = f"the check {check.name!r} found {found.num_rows} wrong rows"
+        if check.on_error != "warn":
+            raise Refused(what, where=source.name, todo="select * in the check, so that the rows can be told apart")
+        return [{"_line": None, "reason": what, "row": "", "_keep": True, "_stop": False}]
     session.register("_found", found.select(["_line"]))
+    keep, stop = check.on_error == "warn", check.on_error == "stop"
     session.keep(
         "judged",
-        "select * replace (case when _line in (select _line from _found) then list_append(_reasons, ?) else _reasons end as _reasons) from judged",
-        [f"check: {name}"],
+        f"""select * exclude (_hit) replace (
+            case when _hit then list_append(_reasons, ?) else _reasons end as _reasons, _keep and (not _hit or {keep}) as _keep, _stop or (_hit and {stop}) as _stop
+        ) from (select *, _line in (select _line from _found) as _hit from judged)""",
+        [f"check: {check.name}"],
     )
+    return []
 
 
 def _commit(lake: Lake, name: str, identity: str, rows: pa.Table) -> int:
@@ -144,5 +187,8 @@ def _commit(lake: Lake, name: str, identity: str, rows: pa.Table) -> int:
 
 
 def _move_to_raw(lake: Lake, project: Project, source: Source, key: str, file: str, data: bytes) -> None:
+    """What was landed under the same name meanwhile stays: it is the next ingest's."""
     lake.store.put(keys.raw(project.name, source.name, lake.clock(), file), data)
-    lake.store.delete([key])
+    with suppress(NotFound):
+        if lake.store.get(key) == data:
+            lake.store.delete([key])

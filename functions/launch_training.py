@@ -66,7 +66,7 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
         alerts = session.run(f"select alert, monitor, message from lakeloop.alerts where {this} and status = 'open' order by alert").to_pylist()
         if any(one["monitor"] in model.retrain.unless for one in alerts):
             return None
-        last = session.run(f"select max(as_of) as at from lakeloop.runs where {this}").column("at")[0].as_py()
+        last = session.run(f"select max(as_of) as newest from lakeloop.runs where {this}").column("newest")[0].as_py()
         if last is not None and as_of - last < model.retrain.cool_down:
             return None
         alarm = next((one for one in alerts if one["monitor"] in model.retrain.on), None)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Corrupt, NotFound, Unavailable, Unknown
+from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.store import Store
 
 
@@ -96,6 +96,8 @@ class Documents:
         return [entry.key.split("/")[1] for entry in self._store.list("docs/", delimiter="/")]
 
     def _write(self, kind: str, doc_id: str, number: int, after: datetime | None, body: Mapping[str, Any], why: str) -> Revision:
+        if "/" in doc_id or "/" in kind:
+            raise Invalid(f"{kind} {doc_id!r}: a document's kind and id are one part of a key each", todo="leave out '/'")
         now = self._clock()
         at = max(now, after + timedelta(milliseconds=1)) if after else now
         mine = Revision(kind, doc_id, number, at, self._who, why, body, uuid.uuid4().hex)

@@ -21,5 +21,5 @@ def pending(lake: Lake) -> list[str]:
 def done(lake: Lake, events: list[str]) -> None:
     """Write the handled ones into the journal `events` and remove them."""
     names = [key.removeprefix(keys.EVENTS).partition("-") for key in events]
-    lake.record("events", [{"kind": kind, "key": key, "at": lake.clock()} for kind, _, key in names])
+    lake.record("events", [{"kind": kind, "key": key, "logged_at": lake.clock()} for kind, _, key in names])
     lake.store.delete(events)

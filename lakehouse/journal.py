@@ -19,7 +19,7 @@ import pyarrow as pa
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, NotFound, Unknown
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import Table, Tables, stored, stored_schema
+from lakeloop.lakehouse.tables import Table, Tables, fitted, misfit, stored, stored_schema
 
 SEGMENT = "_segment"
 GRACE_S = 60.0
@@ -61,9 +61,11 @@ class Journal:
         return segment_name(writer, number, at)
 
     def append(self, rows: pa.Table, segment: str) -> None:
-        """One object with these rows. The same segment with the same rows again changes nothing."""
+        """One object with these rows. The same segment with the same rows again changes nothing; no rows, no object."""
         if not NAME.fullmatch(segment) or SEGMENT in rows.column_names:
             raise Invalid(f"{segment!r} cannot be a segment of the journal {self.name}", todo="use letters, digits, '.', '_', '-'")
+        if not rows.num_rows:  # the table could never show that it holds it
+            return
         sink = pa.BufferOutputStream()
         kept = stored(rows)
         with pa.ipc.new_file(sink, kept.schema) as writer:
@@ -80,7 +82,7 @@ class Journal:
             table = self._tables.open(self.table_name)
             held = table.column(SEGMENT, names) if table else set()
             try:
-                return Snapshot(table, self._read_segments([name for name in names if name not in held]))
+                return Snapshot(table, self._read_segments([name for name in names if name not in held], table))
             except NotFound:  # folded and deleted since the LIST: once more
                 continue
         raise Conflict(f"the journal {self.name} is folded faster than it can be read", todo="try again")
@@ -103,7 +105,10 @@ class Journal:
         names = [entry.key.rsplit("/", 1)[1] for entry in entries]
         table = self._tables.open(self.table_name)
         held = table.column(SEGMENT, names) if table else set()
-        moved = self._commit([name for name in names if name not in held], table)
+        try:
+            moved = self._commit([name for name in names if name not in held], table)
+        except NotFound:  # another has folded and deleted since the LIST
+            return 0
         old = [entry for entry, name in zip(entries, names, strict=True) if name in held and entry.age_s > grace_s]
         self._store.delete(entry.key for entry in old)
         return moved
@@ -113,7 +118,7 @@ class Journal:
         return list(self._store.list(keys.inbox(self.name)))
 
     def _commit(self, names: Sequence[str], table: Table | None) -> int:
-        rows = self._read_segments(names, quarantine=True)
+        rows = self._read_segments(names, table, quarantine=True)
         if rows is None or not rows.num_rows:
             return 0
         try:
@@ -125,22 +130,31 @@ class Journal:
             return 0
         return int(rows.num_rows)
 
-    def _read_segments(self, names: Sequence[str], *, quarantine: bool = False) -> pa.Table | None:
+    def _read_segments(self, names: Sequence[str], table: Table | None, *, quarantine: bool = False) -> pa.Table | None:
+        """Rows of all segments that can be read and whose types agree with the table's and with those before them; a fold quarantines the others."""
         if not names:
             return None
         with ThreadPoolExecutor(min(READERS, len(names))) as pool:
-            parts = list(pool.map(lambda name: self._read_segment(name, quarantine), names))
-        readable = [part for part in parts if part is not None]
+            data = dict(zip(names, pool.map(lambda name: self._store.get(keys.segment(self.name, name)), names), strict=True))
+        schema, readable = table.schema if table else pa.schema([]), []
+        for name in names:
+            rows = _decoded(data[name], name, schema)
+            if rows is not None:
+                schema = pa.unify_schemas([schema, rows.schema], promote_options="permissive")
+                readable.append(rows)
+            elif quarantine:
+                self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", data[name])
+                self._store.delete([keys.segment(self.name, name)])
         return pa.concat_tables(readable, promote_options="permissive") if readable else None
 
-    def _read_segment(self, name: str, quarantine: bool) -> pa.Table | None:
-        data = self._store.get(keys.segment(self.name, name))
-        try:
-            rows = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-            rows = rows.cast(stored_schema(rows.schema))
-        except (pa.ArrowException, OSError, ValueError):
-            if quarantine:
-                self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", data)
-                self._store.delete([keys.segment(self.name, name)])
-            return None
-        return rows.append_column(SEGMENT, pa.array([name] * rows.num_rows, pa.string()))
+
+def _decoded(data: bytes, name: str, schema: pa.Schema) -> pa.Table | None:
+    """The rows of a segment, or None when its bytes cannot be read or its types contradict `schema`."""
+    try:
+        rows = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        rows = fitted(rows.cast(stored_schema(rows.schema)), schema)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    if misfit(rows.schema, schema):
+        return None
+    return rows.append_column(SEGMENT, pa.array([name] * rows.num_rows, pa.string()))

@@ -48,6 +48,10 @@ class Lake:
     _counter: dict[str, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __reduce__(self) -> tuple[Callable[..., Lake], tuple[str, str]]:
+        """Another process opens the same lake anew: no client, lock or credential travels."""
+        return _reopened, (self.url, self.who)
+
     @property
     def url(self) -> str:
         return self.store.url
@@ -98,6 +102,10 @@ class Lake:
         from lakeloop.lakehouse.query.asking import ask
 
         return ask(self, text, values, project=project)
+
+
+def _reopened(url: str, who: str) -> Lake:
+    return open_lake(url, who=who)
 
 
 def open_lake(url: str, *, who: str = "", clock: Callable[[], datetime] = utc_now) -> Lake:

@@ -47,7 +47,7 @@ def labelled_scores(session: Session, window: Window, known_by: datetime) -> pa.
     return session.run(
         f"select * from predictions_labelled where {window.where()} and label is not null "
         f"and label_known_at::timestamptz <= timestamptz {literal(known_by.isoformat())} "
-        "qualify row_number() over (partition by id order by as_of desc, at desc) = 1 order by as_of, id"
+        "qualify row_number() over (partition by id order by as_of desc, logged_at desc) = 1 order by as_of, id"
     )
 
 

@@ -15,11 +15,11 @@ WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 
 def decoded(source: Source, present: Sequence[str]) -> str:
     """SQL: `_line`, `_row` (the raw row as JSON), `_reasons` (a list, empty when the row is right), and every declared column, typed."""
-    raw = ", ".join(f"{_text(source, name)} as {quoted(f'r_{name}')}" for name in present)
+    raw = ", ".join(f"{_text(source, name)} as {_raw(name)}" for name in present)
     names = [name for name in source.columns if name in present]
-    typed = [f"{_typed(source.columns[name].type, quoted(f'r_{name}'))} as {quoted(name)}" for name in names]
+    typed = [f"{_typed(source.columns[name].type, _raw(name))} as {quoted(name)}" for name in names]
     typed += [f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items() if name not in present]
-    kept = ", ".join(f"{quoted(name)} := {quoted(f'r_{name}')}" for name in present)
+    kept = ", ".join(f"{quoted(name)} := {_raw(name)}" for name in present)
     reasons = ", ".join(f"case when {condition} then {message} end" for name in names for condition, message in _rules(source.columns[name]))
     reasons = reasons or "null::VARCHAR"
     return f"""
@@ -31,6 +31,11 @@ def integer_bounds(kind: str) -> tuple[int, int]:
     """Least and greatest value of `int16`, `uint8`, …"""
     bits = int(kind.lstrip("uint"))
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _raw(name: str) -> str:
+    """The raw value beside the typed one, under a name that no column can have: they are identifiers."""
+    return quoted(f"raw {name}")
 
 
 def _text(source: Source, name: str) -> str:
@@ -50,18 +55,17 @@ def _typed(kind: Type, raw: str) -> str:
 
 def _rules(column: Column) -> list[tuple[str, str]]:
     """(condition under which a value is wrong, SQL text of the reason)."""
-    value, raw = quoted(column.name), quoted(f"r_{column.name}")
+    value, raw = quoted(column.name), _raw(column.name)
     prefix = literal(f"{column.name}: ")
     rules = [(f"{raw} is not null and {value} is null", f"{prefix} || {raw} || ' is not {_article(str(column.type))}'")]
     if not column.nullable:
         rules.append((f"{raw} is null", f"{prefix} || 'missing'"))
     if column.type.name in INT_TYPES:
         low, high = integer_bounds(column.type.name)
-        if column.type.name != "uint64":
-            rules.append((f"{value} not between {low} and {high}", f"{prefix} || {raw} || ' does not fit {column.type}'"))
+        rules.append((f"{value} not between {low} and {high}", f"{prefix} || {raw} || ' does not fit {column.type}'"))
     if column.range is not None:
         low_, high_ = column.range
-        rules.append((f"{value} not between {low_!r} and {high_!r}", f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'"))
+        rules.append((f"{value} not between '{low_!r}'::DOUBLE and '{high_!r}'::DOUBLE", f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'"))
     if column.values:
         allowed = ", ".join(literal(str(v)) for v in column.values)
         rules.append((f"{value}::VARCHAR not in ({allowed})", f"{prefix} || {raw} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}"))

@@ -15,7 +15,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Corrupt, LakeloopError, Unknown
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, Unknown
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
@@ -40,9 +40,21 @@ class Table:
     def files(self) -> list[str]:
         return self._delta.file_uris()
 
-    def append(self, rows: pa.Table | pa.RecordBatchReader, *, facts: Mapping[str, str] | None = None) -> int:
-        """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale handle."""
-        return self._write(rows, "append", "merge", facts)
+    def append(self, rows: pa.Table, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale handle.
+
+        delta-rs would cast a value to its column's type without a word (1.5 → 1), so types must agree: whole numbers fit a column of reals; reals in a
+        column of whole numbers widen it, which writes the whole table anew, in one commit that says so; any other difference is Invalid.
+        """
+        schema = self.schema
+        rows = fitted(stored(rows), schema)
+        widened = [field.name for field in rows.schema if field.name in schema.names and _widens(schema.field(field.name).type, field.type)]
+        if problem := misfit(rows.schema, schema):
+            raise Invalid(f"{self.name}: {problem}", todo="give the column another name, or convert the values")
+        if not widened:
+            return self._write(rows, "append", "merge", facts)
+        whole = pa.concat_tables([self.rows(), rows], promote_options="permissive")
+        return self._write(whole, "overwrite", "overwrite", {**(facts or {}), "lakeloop.widened": ", ".join(widened)})
 
     def overwrite(self, rows: pa.Table | pa.RecordBatchReader, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit whose rows and columns are the whole table. Returns the version. Conflict for a stale handle."""
@@ -155,6 +167,30 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 def stored(rows: pa.Table) -> pa.Table:
     """The same rows in the types that are stored."""
     return rows.cast(stored_schema(rows.schema))
+
+
+def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
+    """How the first column of a type that cannot join `wanted` differs, in words; empty when all can."""
+    for field in found:
+        if field.name in wanted.names:
+            there = stored_type(wanted.field(field.name).type)
+            if stored_type(field.type) != there and not _widens(there, field.type):
+                return f"the column {field.name} holds {there}, and these rows bring {field.type}"
+    return ""
+
+
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The same rows, with columns that hold nothing and whole numbers for reals in the types that `schema` has for them."""
+    for at, field in enumerate(rows.schema):
+        wanted = schema.field(field.name).type if field.name in schema.names else field.type
+        if wanted != field.type and (rows.column(at).null_count == rows.num_rows or _widens(field.type, wanted)):
+            values = rows.column(at).cast(wanted) if _widens(field.type, wanted) else pa.nulls(rows.num_rows, wanted)
+            rows = rows.set_column(at, pa.field(field.name, wanted), values)
+    return rows
+
+
+def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(narrow) and pa.types.is_floating(wide))
 
 
 def _unreadable(name: str, error: Exception) -> LakeloopError:

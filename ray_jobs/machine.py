@@ -24,10 +24,10 @@ from pathlib import Path
 
 from lakeloop.lakehouse.errors import Unavailable
 
-LONGEST_TMP = 24
+LONGEST_TMP = 20
 """Characters of a temporary folder with which every socket still fits.
 
-A path has at most 107, of which HAProxy and Ray use up to 80 themselves.
+A socket's path has at most 107, of which the run's own folder, HAProxy and Ray use 85.
 """
 
 

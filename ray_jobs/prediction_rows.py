@@ -19,7 +19,7 @@ FIXED: tuple[tuple[str, str], ...] = (
     ("request_id", "string"),
     ("id", "string"),
     ("as_of", "timestamp"),
-    ("at", "timestamp"),
+    ("logged_at", "timestamp"),
     ("project", "string"),
     ("model", "string"),
     ("version", "int64"),
@@ -79,7 +79,9 @@ def prediction_table(piece: Piece) -> pa.Table:
 
 
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = {name: line[name] for name in ("request_id", "at", "model", "version", "arm", "revision", "latency_ms")}
+    common = {
+        name: line[name] for name in ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
+    }
     for number, row in enumerate(line["rows"]):
         own = {name: row.get(name) for name in ("id", "as_of", "prediction", "decision", "scores", "absent", "given")}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}

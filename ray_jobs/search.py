@@ -1,8 +1,8 @@
 """The hyperparameter search, on Ray Tune. What was tried is in our own ledger, not in Tune's files.
 
-The points are fixed before the first trial (by the split's seed and the trial's number), so a search that was killed goes on
-where its ledger ends: on another machine, with more trials, with another version of Ray. Which trials ASHA cuts short
-depends on how they happen to run side by side; what a point is worth does not.
+The points are fixed before the first trial (by the split's seed and the trial's number), so a search that was killed
+goes on where its ledger ends: on another machine, with more trials, with another version of Ray. Which trials ASHA
+cuts short depends on how they happen to run side by side; what a point is worth does not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ ENDED = ("done", "stopped", "failed")
 FLUSH_S = 5.0
 REPORT_S = 0.05
 """A trial that reports oftener than this is only heard so often: each report is a round trip to Tune."""
-LOST = ("ActorDiedError", "RayActorError", "NodeDiedError", "OutOfMemoryError", "WorkerCrashedError", "ActorUnavailable")
+LOST = (
+    "ActorDiedError",
+    "RayActorError",
+    "NodeDiedError",
+    "OutOfMemoryError",
+    "WorkerCrashedError",
+    "ActorUnavailable",
+)
 QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 
 
@@ -167,12 +174,12 @@ def _run_tune(
 
 
 def _scheduler(definition: Model, chosen: Sequence[Mapping[str, Any]]) -> TrialScheduler:
-    """ASHA (Li et al. 2020) on steps: rungs at a quarter and three quarters of the rounds that a point may take."""
+    """ASHA (Li et al. 2020) on steps: rungs at a sixth and a half of the rounds that a point may take."""
     if definition.search.scheduler == "none":
         return FIFOScheduler()
     longest = max((int(one["rounds"]) for one in chosen if isinstance(one.get("rounds"), int)), default=100)
     return AsyncHyperBandScheduler(
-        time_attr="at", max_t=max(longest + 1, 2), grace_period=max(longest // 4, 1), reduction_factor=3
+        time_attr="at", max_t=max(longest + 1, 2), grace_period=max(longest // 6, 1), reduction_factor=3
     )
 
 
@@ -203,7 +210,9 @@ def _trial(config: dict[str, Any], data: TrainingData, task: Mapping[str, Any]) 
     predictions = learner.predict(model, valid.matrix)
     value = evaluate(task["problem"], task["metric"], valid.y, predictions, weight=valid.weight)
     if not np.isfinite(value):
-        raise Invalid(f"{task['metric']} is undefined on the validation part", todo="is there a row of each class in it?")
+        raise Invalid(
+            f"{task['metric']} is undefined on the validation part", todo="is there a row of each class in it?"
+        )
     tune.report({"value": value, "step": run.step, "at": run.at, "final": True})
 
 
@@ -243,6 +252,10 @@ class TuneRun:
         return
 
 
+class _Nobody:
+    """What Tune's own files hold in place of our callback and stopper: it pickles them, and nobody reads them again."""
+
+
 class _Limits(tune.Stopper):  # type: ignore[misc]
     """A trial ends at its timeout; the search ends when a finished trial is good enough."""
 
@@ -250,6 +263,9 @@ class _Limits(tune.Stopper):  # type: ignore[misc]
         timeout = definition.trial.timeout
         self._timeout_s = timeout.total_seconds() if timeout else None
         self._watcher = watcher
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Nobody, ()
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         return self._timeout_s is not None and float(result.get("time_total_s", 0.0)) > self._timeout_s
@@ -277,13 +293,18 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self._waiting: list[TrialRow] = []
         self._flushed = time.monotonic()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Nobody, ()
+
     @property
     def good_enough(self) -> bool:
         """Whether a trial that ran to its end reached `stop_at`."""
         bound, best = self._asked.stop_at, self._best()
         return bound is not None and best is not None and (best >= bound if self._up else best <= bound)
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
         status: Status = "done" if result.get("final") else "running"
         self._keep(trial, status, result)
         if status == "done":

@@ -8,6 +8,7 @@ files stay and the pauses grow.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Shipper:
 
     def state(self) -> Mapping[str, Any]:
         """Rows that wait, and why they do when the store is away."""
-        return {"pending": pending(self._folder), "stopped": self._stopped, "alive": self._thread.is_alive()}
+        waiting = pending(self._folder)
+        return {"pending": waiting, "stopped": self._stopped, "alive": self._thread.is_alive(), "process": os.getpid()}
 
     def close(self) -> None:
         """Stop after the piece that is on its way."""

@@ -67,7 +67,7 @@ class Logged:
         record = {
             "n": len(self.rows),
             "request_id": self.request_id,
-            "at": self.at,
+            "logged_at": self.at,
             "model": self.model,
             "version": self.version,
             "arm": self.arm,
@@ -210,7 +210,7 @@ def adopt(folder: Path) -> int:
             if first is None:
                 path.unlink()
             else:
-                path.rename(sealed_path(path, datetime.fromisoformat(orjson.loads(first)["at"])))
+                path.rename(sealed_path(path, datetime.fromisoformat(orjson.loads(first)["logged_at"])))
                 adopted += 1
     return adopted
 

@@ -1,7 +1,8 @@
 """Matplotlib figures as inline SVG that follows the page: its fonts, its colours in light and dark, its ids.
 
-A figure is drawn with the colours of `INK`, which stand for the page's CSS variables and are replaced by them in the SVG, so one drawing is
-right on both backgrounds. No pyplot: no state is shared between figures. Text is never read as mathematics, since names may hold a "$".
+A figure is drawn with the colours of `INK`, which stand for the page's CSS variables and are replaced by them in the
+SVG, so one drawing is right on both backgrounds. No pyplot: no state is shared between figures. Text is never read as
+mathematics, since names may hold a "$".
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from html import escape
 from typing import Any
+
+from lakeloop.functions.report.words import short
 
 INK = {
     "ink": "#2b3440",
@@ -72,7 +75,7 @@ Paint = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """SVG texts to be put into HTML as they are, and the same in words; `narrow`, where there is one, is for a phone."""
+    """SVG to be put into HTML as it is, and the same in words; `narrow`, where there is one, is for a phone."""
 
     svg: str
     alt: str
@@ -110,7 +113,10 @@ def _inline(svg: str, name: str, alt: str, width: int, height: int) -> str:
     for variable, colour in INK.items():
         body = body.replace(colour, f"var(--{variable},{colour})")
     label = escape(alt, quote=True)
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" style="max-width:{width * 1.15:.0f}px">{body}'
+    attributes = (
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="{label}" style="max-width:{width * 1.15:.0f}px"'
+    )
+    return f"<svg {attributes}>{body}"
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -122,6 +128,17 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
         name: INK[SERIES[i % len(SERIES)]] if name in recent else INK["reference"]
         for i, name in enumerate(distinct, start=-first)
     }
+
+
+def legend_name(version: str, colours: Mapping[str, str]) -> str:
+    """What the legend calls a version: those too old for a colour of their own have one name together."""
+    return "older versions" if colours[version] == INK["reference"] else short(version)
+
+
+def colour_of(name: str, colours: Mapping[str, str], fallback: str) -> str:
+    """The colour of the version whose name `name` begins with, so that a version looks the same in all plots."""
+    versions = [version for version in colours if version and name.startswith(version)]
+    return colours[max(versions, key=len)] if versions else INK[fallback]
 
 
 def at_days(moments: Sequence[datetime]) -> list[float]:
@@ -149,6 +166,14 @@ def plain_ticks(axis: Any, word: Callable[[float], str] = lambda x: f"{x:g}") ->
 
     axis.set_major_formatter(FuncFormatter(lambda x, _: word(x)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def share_axis(axis: Any, parts: int = 6) -> None:
+    """Shares in percent, in about so many steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=parts))
+    plain_ticks(axis, lambda share: f"{100 * share:.4g}%")
 
 
 def log_axis(axis: Any) -> None:

@@ -1,8 +1,8 @@
-"""The plots that compare: slices of two versions, the trials of a search, stages of a run, and the project's own queries."""
+"""The plots that compare: slices of two versions, trials of a search, stages of a run, and the project's queries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lakeloop.functions.report import canvas, words
@@ -13,30 +13,37 @@ from lakeloop.lakehouse.statistics import Interval
 _SLICES, _PARAMS, _BARS = 24, 4, 24
 
 
-def slices(data: ReportData) -> Plot | None:
+def slices(data: ReportData, colours: Mapping[str, str]) -> Plot | None:
     """Champion and challenger in each slice, with intervals, the slice of most rows on top; None without one."""
     shown = sorted((s for s in data.slices if _interval_of(s)), key=lambda s: -_rows(s))[:_SLICES][::-1]
     if not shown:
         return None
+    ours, theirs = (data.gate.version, data.gate.against) if data.gate else ("", "")
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        for name, ink, marker, lift in (("champion", "reference", "s", 0.16), ("challenger", "c1", "o", -0.16)):
-            found = [(i + lift, getattr(s, name)) for i, s in enumerate(shown)]
-            _dots(axes, [(y, v) for y, v in found if v and words.known(v.value)], name, INK[ink], marker)
-        axes.set_yticks(range(len(shown)), [f"{words.short(s.name, 24)}  n={_rows(s):,}" for s in shown])
+        champion = [(i + 0.16, s.champion) for i, s in enumerate(shown)]
+        challenger = [(i - 0.16, s.challenger) for i, s in enumerate(shown)]
+        _dots(axes, champion, _role("champion", theirs), canvas.colour_of(theirs, colours, "reference"), "s")
+        _dots(axes, challenger, _role("challenger", ours), canvas.colour_of(ours, colours, "c2"), "o")
+        axes.set_yticks(range(len(shown)), [f"{words.short(s.name, 24)} · {_rows(s):,}" for s in shown])
         axes.set_ylim(-0.7, len(shown) - 0.3)
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         axes.set_xlabel(words.metric_name(data.metric))
         canvas.legend_above(figure, axes)
 
+    height = 86 + 29 * len(shown)
     both = [s for s in shown if s.champion and s.challenger and words.known(_gain(s))]
     alt = f"{words.metric_name(data.metric)} in {len(shown)} slices."
     if both:
         worst = min(both, key=lambda s: _gain(s) * (1 if data.greater_is_better else -1))
         alt += f" The challenger loses most, or gains least, in {worst.name}: {words.signed(_gain(worst))}."
-    return canvas.plot("slices", alt, paint, width=canvas.HALF, height=86 + 29 * len(shown))
+    return canvas.plot("slices", alt, paint, width=canvas.HALF, height=height, narrow_height=height)
+
+
+def _role(role: str, version: str) -> str:
+    return f"{role} {words.short(version)}".strip()
 
 
 def _interval_of(one: Slice) -> Interval | None:
@@ -54,20 +61,14 @@ def _gain(one: Slice) -> float:
     return one.challenger.value - one.champion.value
 
 
-def _dots(axes: Any, found: Sequence[tuple[float, Interval]], label: str, colour: str, marker: str) -> None:
+def _dots(axes: Any, given: Sequence[tuple[float, Interval | None]], label: str, colour: str, marker: str) -> None:
+    found = [(y, one) for y, one in given if one and words.known(one.value)]
     for y, one in found:
         if words.known(one.low) and words.known(one.high):
             axes.plot([one.low, one.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
     if found:
-        axes.plot(
-            [v.value for _, v in found],
-            [y for y, _ in found],
-            color=colour,
-            marker=marker,
-            markersize=6,
-            linestyle="",
-            label=label,
-        )
+        x, places = [one.value for _, one in found], [y for y, _ in found]
+        axes.plot(x, places, color=colour, marker=marker, markersize=6, linestyle="", label=label)
 
 
 def trials(data: ReportData) -> Plot | None:
@@ -99,8 +100,9 @@ def trials(data: ReportData) -> Plot | None:
         canvas.legend_above(figure, axes)
 
     winner = done[best.index(best[-1])]
-    alt = f"{len(data.trials)} trials, {len(done)} finished. Best {metric} {words.number(best[-1], 4)} in trial {winner.number}."
-    return canvas.plot("trials", alt, paint, width=canvas.HALF, height=340)
+    alt = f"{len(data.trials)} trials, {len(done)} finished. "
+    alt += f"Best {metric} {words.number(best[-1], 4)} in trial {winner.number}."
+    return canvas.plot("trials", alt, paint, width=canvas.HALF, height=340, narrow_height=290)
 
 
 def _best_so_far(done: Sequence[Trial], greater_is_better: bool) -> list[float]:
@@ -152,28 +154,34 @@ def _parameter(plot_name: str, name: str, pairs: Sequence[tuple[float, float]], 
 
 
 def stages(found: Sequence[Stage]) -> Plot | None:
-    """Seconds of each task in the order they ran; None without one."""
-    shown = [s for s in found if words.known(s.seconds)][:_BARS][::-1]
+    """Each task from where the one before it ended; None without one."""
+    shown = [s for s in found if words.known(s.seconds)][:_BARS]
     if not shown:
         return None
+    starts = [sum(s.seconds for s in shown[:i]) for i in range(len(shown))]
+    total = sum(s.seconds for s in shown)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        colour = [INK["bad"] if s.state == "failed" else INK["reference"] if s.reused else INK["c3"] for s in shown]
-        axes.barh(range(len(shown)), [s.seconds for s in shown], height=0.62, color=colour)
+        for row, (stage, start) in enumerate(zip(shown, starts, strict=True)):
+            ink = "bad" if stage.state == "failed" else "reference" if stage.reused else "c3"
+            note = (
+                " · reused" if stage.reused else "" if stage.state == "done" else f" · {words.short(stage.state, 12)}"
+            )
+            axes.barh(row, max(stage.seconds, total / 500), left=start, height=0.62, color=INK[ink])
+            canvas.beside(axes, start + stage.seconds, row, words.duration(stage.seconds) + note)
         axes.set_yticks(range(len(shown)), [words.short(s.name, 22) for s in shown])
-        for place, stage in enumerate(shown):
-            note = " reused" if stage.reused else "" if stage.state == "done" else f" {words.short(stage.state, 12)}"
-            canvas.beside(axes, stage.seconds, place, words.duration(stage.seconds) + note)
-        axes.set_xlim(0, max(s.seconds for s in shown) * 1.3 or 1)
+        axes.set_xlim(0, total * 1.18 or 1)
+        axes.invert_yaxis()
         axes.grid(visible=False)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
 
     longest = max(shown, key=lambda s: s.seconds)
-    total = words.duration(sum(s.seconds for s in shown))
-    alt = f"{len(shown)} tasks in {total}; longest {longest.name} with {words.duration(longest.seconds)}."
-    return canvas.plot("stages", alt, paint, width=canvas.HALF, height=36 + 28 * len(shown))
+    alt = f"{len(shown)} tasks in {words.duration(total)}; "
+    alt += f"longest {longest.name} with {words.duration(longest.seconds)}."
+    height = 30 + 28 * len(shown)
+    return canvas.plot("stages", alt, paint, width=canvas.WIDE, height=height, narrow_height=height)
 
 
 def query(name: str, found: Query) -> Plot | None:

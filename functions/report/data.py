@@ -1,7 +1,8 @@
 """What the report page shows, as plain values: whoever gathers them needs no plot library, and the page needs no lake.
 
-Every field but the first three may be left out: the section then says what is missing and when it will come. Times are aware and in
-UTC. A number that is not known is None or NaN. Texts may come from anybody: the page escapes them all.
+Every field but the first three may be left out: the section then says what is missing and when it will come. Times
+are aware and in UTC. A number that is not known is None or NaN. Texts may come from anybody: the page escapes them
+all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from lakeloop.lakehouse.statistics import CalibrationBin, Interval
 
 @dataclass(frozen=True, slots=True)
 class EndpointChange:
-    """One revision of an endpoint: from `at` on, each version has its share (0 to 1) of the answers; `shadow` ones only score along."""
+    """One revision of an endpoint: from `at` on, each version has its share (0 to 1) of the answers.
+
+    Those in `shadow` score along, and do not answer.
+    """
 
     at: datetime
     what: str
@@ -29,7 +33,7 @@ class EndpointChange:
 
 @dataclass(frozen=True, slots=True)
 class PerformancePoint:
-    """`ReportData.metric` of one version over one window of `as_of` that begins at `at`, from labels or estimated without them."""
+    """`ReportData.metric` of one version over a window of `as_of` that begins at `at`: from labels, or estimated."""
 
     at: datetime
     version: str
@@ -51,6 +55,7 @@ class ColumnDrift:
     """One input: its PSI and, in the same bins, the counts of the reference and of the window.
 
     A numeric column gives its inner `edges` (one fewer than the counts), any other the `categories` (one per count).
+    One count more than that is the last, and that of nulls.
     """
 
     column: str
@@ -130,7 +135,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class LineageFact:
-    """What the champion was made of. Facts of one group are shown together, such as tables, rules, code, parameters, environment."""
+    """What the champion was made of; a group is such as tables, rules, code, parameters, environment."""
 
     group: str
     name: str
@@ -174,7 +179,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The answer to a SQL report of the project. A bar or a line takes the first column as x and each numeric one after it as y."""
+    """The answer to a SQL report of the project; a plot takes the first column as x, each numeric one after it as y."""
 
     title: str
     columns: Sequence[str]
@@ -186,8 +191,9 @@ class Query:
 class ReportData:
     """All that one page about one model shows.
 
-    `bound`: the value of `metric` at which performance alarms. `realized`: over the newest window with labels, described by `window`.
-    `drift_against`, `scores_note` and `traffic_note` are words put under their headings. `threshold`: positive from this score on.
+    `bound`: the value of `metric` at which performance alarms. `realized`: over the newest window with labels,
+    described by `window`. `drift_against`, `scores_note` and `traffic_note` are words put under their headings.
+    `threshold`: positive from this score on.
     """
 
     project: str

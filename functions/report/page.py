@@ -25,8 +25,8 @@ _ALL = (
     "gate",
     "trials",
     "stages",
-    "lineage",
     "queries",
+    "lineage",
 )
 AUDIENCES: dict[str, tuple[str, ...]] = {
     "": _ALL,
@@ -51,6 +51,7 @@ class Section:
     tables: Sequence[Table] = ()
     wide: bool = False
     number: str = ""
+    in_nav: bool = True
 
 
 def render(data: ReportData, audience: str = "") -> str:
@@ -85,19 +86,18 @@ def render(data: ReportData, audience: str = "") -> str:
 
 
 def _sections(data: ReportData) -> dict[str, list[Section]]:
-    versions = [v for c in sorted(data.endpoint, key=lambda c: c.at) for v in (*c.shares, *c.shadow)]
-    versions += [t.version for t in sorted(data.traffic, key=lambda t: t.day)]
-    versions += [p.version for p in sorted(data.performance, key=lambda p: p.at)]
-    colours = colours_of(versions)
+    seen = [(c.at, v) for c in data.endpoint for v in (*c.shares, *c.shadow)]
+    seen += [(t.day, t.version) for t in data.traffic] + [(p.at, p.version) for p in data.performance]
+    colours = colours_of([version for _, version in sorted(seen)])
     return {
         "performance": [_performance(data, colours)],
         "alerts": [_alerts(data)],
         "endpoint": [_endpoint(data, colours)],
         "drift": [_drift(data)],
         "requests": [_requests(data, colours)],
-        "scores": [_scores(data)],
-        "calibration": [_calibration(data)],
-        "slices": [_slices(data)],
+        "scores": [_scores(data, colours)],
+        "calibration": [_calibration(data, colours)],
+        "slices": [_slices(data, colours)],
         "gate": [_gate(data)],
         "trials": [_trials(data)],
         "stages": [_stages(data)],
@@ -134,7 +134,7 @@ def _alerts(data: ReportData) -> Section:
 
 def _endpoint(data: ReportData, colours: dict[str, str]) -> Section:
     lead = "Which version answered when. A bar's height is its share; a dashed outline is shadow: scored, not answered."
-    empty = "This model has no endpoint yet. Start one with `lakeloop serve`."
+    empty = "This model has no endpoint yet. Start one with: lakeloop serve"
     plots, found = _some(rollouts.rollouts(data, colours)), _filled(tables.endpoint(data))
     return Section("endpoint", "Endpoint", lead, empty, plots, tables=found, wide=True)
 
@@ -150,27 +150,29 @@ def _drift(data: ReportData) -> Section:
 
 
 def _requests(data: ReportData, colours: dict[str, str]) -> Section:
-    lead, empty = data.traffic_note or "Answers per day, by version.", "No request has been answered yet."
+    lead, empty = data.traffic_note or "Answers, by version.", "No request has been answered yet."
     return Section("requests", "Requests", lead, empty, _some(timelines.requests(data, colours)))
 
 
-def _scores(data: ReportData) -> Section:
+def _scores(data: ReportData, colours: dict[str, str]) -> Section:
     lead = data.scores_note or "What the model answers; a change of shape without a change of the world is a fault."
-    plots = _some(distributions.scores(data.scores, data.threshold))
+    plots = _some(distributions.scores(data.scores, data.threshold, colours))
     return Section("scores", "Predictions", lead, "No prediction has been made yet.", plots)
 
 
-def _calibration(data: ReportData) -> Section:
+def _calibration(data: ReportData, colours: dict[str, str]) -> Section:
     lead = "Of what was given 30%, about 30% should come true. Bars are 95% intervals."
     empty = "Not drawn: it needs probabilities and known labels."
-    return Section("calibration", "Calibration", lead, empty, _some(distributions.calibration(data.calibration)))
+    return Section(
+        "calibration", "Calibration", lead, empty, _some(distributions.calibration(data.calibration, colours))
+    )
 
 
-def _slices(data: ReportData) -> Section:
+def _slices(data: ReportData, colours: dict[str, str]) -> Section:
     lead = "The same test rows, part by part, with 95% intervals."
     empty = "No slices were evaluated. Name some under [evaluate] slices in the model's file."
     return Section(
-        "slices", "Slices", lead, empty, _some(comparisons.slices(data)), tables=_filled(tables.slices(data))
+        "slices", "Slices", lead, empty, _some(comparisons.slices(data, colours)), tables=_filled(tables.slices(data))
     )
 
 
@@ -193,7 +195,9 @@ def _trials(data: ReportData) -> Section:
 
 def _stages(data: ReportData) -> Section:
     lead = "Tasks of the newest run. A reused one had its output already."
-    return Section("stages", "Stages", lead, "No run has started yet.", _some(comparisons.stages(data.stages)))
+    return Section(
+        "stages", "Stages", lead, "No run has started yet.", _some(comparisons.stages(data.stages)), wide=True
+    )
 
 
 def _quality(data: ReportData) -> Section:
@@ -221,6 +225,15 @@ def _queries(data: ReportData) -> list[Section]:
         number = words.number(query.rows[0][0]) if single else ""
         found = [] if single else _filled([tables.query(query)])
         sections.append(
-            Section(f"query-{place}", query.title, "", "The query has no rows.", plots, tables=found, number=number)
+            Section(
+                f"query-{place}",
+                query.title,
+                "",
+                "The query has no rows.",
+                plots,
+                tables=found,
+                number=number,
+                in_nav=False,
+            )
         )
     return sections

@@ -62,12 +62,17 @@ def cards(data: ReportData) -> list[Card]:
     return [
         Card("Champion", data.champion or "none yet", since if data.champion else "no version has passed the gate"),
         _performance_card(data),
-        Card(
-            "Predictions answered", words.number(answered), data.traffic_note if answered is not None else "no requests"
-        ),
+        Card("Predictions answered", words.number(answered), _traffic(data)),
         _alerts_card(open_alerts(data)),
         _drift_card(data),
     ]
+
+
+def _traffic(data: ReportData) -> str:
+    total, days = sum(t.requests for t in data.traffic), len({t.day for t in data.traffic})
+    if not total:
+        return "no requests yet"
+    return f"in {days} days, {words.percent(sum(t.errors for t in data.traffic) / total)} errors"
 
 
 def _performance_card(data: ReportData) -> Card:
@@ -136,7 +141,7 @@ def alerts(data: ReportData) -> list[Table]:
     """All alerts: open ones first, then the newest."""
     where = words.zone(data.timezone)
     ranked = sorted(data.alerts, key=lambda a: (a.state != "open", -a.at.timestamp()))
-    rows = [
+    rows: list[list[str | Cell]] = [
         [
             Cell(a.severity, "" if a.state != "open" else "bad" if a.severity == "page" else "warn"),
             words.moment(a.at, where),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 from lakeloop.functions.report import canvas, words
@@ -19,9 +19,11 @@ _MARKS = {
     "rollback": ("X", INK["warn"], "rollback"),
 }
 
+_DAYS = 120
+
 
 def performance(data: ReportData, colours: dict[str, str]) -> Plot | None:
-    """The metric per window and version with its band, the bound as a line, and what happened as marks; None without a point."""
+    """The metric per window and version with its band, the bound, and what happened as marks; None without a point."""
     points = [p for p in data.performance if words.known(p.value.value)]
     if not points:
         return None
@@ -32,7 +34,8 @@ def performance(data: ReportData, colours: dict[str, str]) -> Plot | None:
         axes = figure.add_subplot()
         for version in versions:
             mine = sorted((p for p in points if p.version == version), key=lambda p: p.at)
-            _line(axes, [p for p in mine if p.kind == "realized"], version, colours[version])
+            name = canvas.legend_name(version, colours)
+            _line(axes, [p for p in mine if p.kind == "realized"], name, colours[version])
             _estimate(axes, [p for p in mine if p.kind == "estimated"], colours[version])
         if words.known(data.bound):
             side = "below" if data.greater_is_better else "above"
@@ -49,13 +52,13 @@ def performance(data: ReportData, colours: dict[str, str]) -> Plot | None:
     )
 
 
-def _line(axes: Any, points: Sequence[PerformancePoint], version: str, colour: str) -> None:
+def _line(axes: Any, points: Sequence[PerformancePoint], label: str, colour: str) -> None:
     if not points:
         return
     x, values = canvas.at_days([p.at for p in points]), [p.value.value for p in points]
     low = [p.value.low if words.known(p.value.low) else p.value.value for p in points]
     high = [p.value.high if words.known(p.value.high) else p.value.value for p in points]
-    axes.plot(x, values, color=colour, marker="o", markersize=3.6, label=words.short(version))
+    axes.plot(x, values, color=colour, marker="o", markersize=3.6, label=label)
     if len(points) == 1:
         axes.plot([x[0], x[0]], [low[0], high[0]], color=colour, linewidth=5, alpha=0.3)
     else:
@@ -105,31 +108,42 @@ def _performance_words(data: ReportData, points: Sequence[PerformancePoint]) -> 
 
 
 def requests(data: ReportData, colours: dict[str, str]) -> Plot | None:
-    """Answers per day, stacked by version, errors on top; None without traffic."""
+    """Answers per day, by week over long times, stacked by version, errors on top; None without traffic."""
     if not data.traffic:
         return None
-    days = sorted({t.day for t in data.traffic})
-    versions = list(dict.fromkeys(t.version for t in sorted(data.traffic, key=lambda t: t.day)))
-    good = {v: dict.fromkeys(days, 0) for v in versions}
-    errors = dict.fromkeys(days, 0)
-    for t in data.traffic:
-        good[t.version][t.day] += t.requests - t.errors
-        errors[t.day] += t.errors
+    first = min(t.day for t in data.traffic)
+    span = (max(t.day for t in data.traffic) - first).days + 1
+    step = 1 if span <= _DAYS else 7
+    layers = _layers(data, colours, first, step)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        x, floor = canvas.at_days(days), [0.0] * len(days)
-        width = min([b - a for a, b in pairwise(x)] or [1.0]) * 0.8
-        layers = [(words.short(v), colours[v], list(good[v].values())) for v in versions]
-        if any(errors.values()):
-            layers.append(("errors", INK["bad"], list(errors.values())))
-        for label, colour, heights in layers:
-            axes.bar(x, heights, width, bottom=floor, color=colour, label=label)
-            floor = [a + b for a, b in zip(floor, heights, strict=True)]
-        canvas.plain_ticks(axes.yaxis, lambda v: f"{v:,.0f}")
+        floor: Counter[int] = Counter()
+        (start,) = canvas.at_days([first])
+        for (label, colour), heights in layers.items():
+            steps = sorted(heights)
+            x = [start + step * (i + (0.5 if step > 1 else 0.0)) for i in steps]
+            axes.bar(x, [heights[i] for i in steps], 0.8 * step, [floor[i] for i in steps], color=colour, label=label)
+            floor.update(heights)
+        axes.set_ylabel("a day" if step == 1 else "a week")
+        canvas.plain_ticks(axes.yaxis, lambda v: f"{v:,.10g}")
         canvas.time_axis(axes, words.zone(data.timezone))
         canvas.legend_above(figure, axes)
 
-    total, failed = sum(t.requests for t in data.traffic), sum(errors.values())
-    alt = f"{total:,} requests over {len(days)} days, {failed:,} of them errors; {total / len(days):,.0f} a day."
-    return canvas.plot("requests", alt, paint, width=canvas.HALF, height=270)
+    total, failed = sum(t.requests for t in data.traffic), sum(t.errors for t in data.traffic)
+    alt = f"{total:,} requests over {span} days, {failed:,} of them errors; {total / span:,.0f} a day."
+    return canvas.plot("requests", alt, paint, width=canvas.HALF, height=290, narrow_height=250)
+
+
+def _layers(
+    data: ReportData, colours: dict[str, str], first: datetime, step: int
+) -> dict[tuple[str, str], Counter[int]]:
+    """Requests by step since the first day, for each (name, colour) from the bottom; errors are the last."""
+    layers: dict[tuple[str, str], Counter[int]] = {}
+    errors: Counter[int] = Counter()
+    for t in sorted(data.traffic, key=lambda t: t.day):
+        name = canvas.legend_name(t.version, colours), colours[t.version]
+        place = (t.day - first).days // step
+        layers.setdefault(name, Counter())[place] += t.requests - t.errors
+        errors[place] += t.errors
+    return {**layers, ("errors", INK["bad"]): +errors} if any(errors.values()) else layers

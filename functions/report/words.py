@@ -36,7 +36,7 @@ def number(x: Any, digits: int = 3) -> str:
         return NOTHING
     if isinstance(x, int) or abs(x) >= 1000:
         return f"{x:,.0f}"
-    if abs(x) >= 10:
+    if abs(x) >= 1:
         return f"{x:.{digits + 1}g}"
     return f"{x:.{digits}f}" if x == 0 or abs(x) >= 10**-digits else f"{x:.2g}"
 
@@ -109,6 +109,4 @@ def short(text: Any, length: int = 26) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """Parameters on one line."""
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
-    )
+    return ", ".join(f"{name}={plain(x) if isinstance(x, float) else x}" for name, x in values.items())

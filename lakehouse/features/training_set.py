@@ -33,10 +33,15 @@ def training_table(
     catalog = LakeCatalog(lake, project, pins=tables)
     definition = project.models[model]
     with Session(lake.store.location(), catalog) as session:
-        keep_examples(session, definition, labelled_by=as_of)
-        _check_unique(session, definition)
-        rows = with_features(session, project, definition)
+        rows = training_rows(session, project, definition, as_of)
     return rows, dict(sorted(catalog.versions.items()))
+
+
+def training_rows(session: Session, project: Project, model: Model, labelled_by: datetime | None) -> pa.Table:
+    """What `training_table` gives, of whatever the session sees; every example, labelled or not, when no moment is named."""
+    keep_examples(session, model, labelled_by=labelled_by)
+    _check_unique(session, model)
+    return with_features(session, project, model)
 
 
 def keep_examples(session: Session, model: Model, *, labelled_by: datetime | None = None, where: str = "true", values: Sequence[Any] = ()) -> None:

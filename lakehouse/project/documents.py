@@ -31,6 +31,7 @@ class Problems:
 
     def add(self, file: str, line: int, what: str) -> None:
         """Note a problem once. `line` 0 is the file as a whole."""
+        what = what.replace("\n", "\\n")
         if (file, line, what) not in self.found:
             self.found.append((file, line, what))
 
@@ -100,7 +101,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     if near:
         return f'; did you mean "{near[0]}"?'
     if 0 < len(known) <= 12:
-        return "; known: " + ", ".join(sorted(known))
+        return "; known: " + ", ".join(sorted(set(known)))
     return ""
 
 
@@ -113,6 +114,7 @@ def toml_document(path: str, kind: str, text: str, problems: Problems, offset: i
         found = _AT_LINE.search(message)
         line = int(found.group(1)) if found else len(text.rstrip("\n").split("\n"))
         what = _AT_LINE.sub("", message).replace(" (at end of document)", " at the end")
+        what = what.replace("Illegal character '\\n'", "a text in quotes is not closed")
         problems.add(path, line + offset, f"this is not TOML: {what[0].lower()}{what[1:]}")
         return None
     return Document(path, kind, data, problems, line_numbers(text), offset)

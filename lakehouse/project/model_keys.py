@@ -38,7 +38,7 @@ from lakeloop.lakehouse.project.definitions import (
     Trial,
     Uniform,
 )
-from lakeloop.lakehouse.project.documents import show
+from lakeloop.lakehouse.project.documents import did_you_mean, show
 from lakeloop.lakehouse.project.keys import COLUMN_NAME, COLUMN_NAMES, NAME_TEXT, RANGE, TEXTS
 from lakeloop.lakehouse.project.metrics import DEFAULT_METRIC, better
 from lakeloop.lakehouse.project.not_yet import NOT_BUILT
@@ -72,6 +72,22 @@ COLUMNS: Final = Either(
 
 def _columns(columns: str | tuple[str, ...]) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
+
+
+class LearnerReader:
+    """A built-in learner, or a Python file with train()."""
+
+    words = ("xgboost", "sklearn")
+
+    def read(self, value: Any, at: Place) -> Any:
+        if isinstance(value, str) and (value in (*self.words, "lightgbm") or value.endswith(".py")):
+            return value
+        near = did_you_mean(value, self.words) if isinstance(value, str) else ""
+        near = near if "did you mean" in near else "; one of: xgboost, sklearn, <name>.py"
+        return at.problem(f"{show(value)} is not a learner{near}")
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"\.py$"}]}
 
 
 class FeatureReader:
@@ -158,30 +174,29 @@ class SliceReader:
         return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, self.keys.schema()]}
 
 
-THRESHOLD: Final = Either(
-    (
-        ((int, float), SHARE),
-        (
-            (dict,),
-            Section(
-                lambda maximize=None, cost=None: Maximize(maximize) if maximize else cost,
-                {
-                    "maximize": Key(OneOf(("f1", "youden"))),
-                    "cost": Key(
-                        Section(
-                            Cost,
-                            {
-                                "fp": Key(Number(0, above=True), required=True),
-                                "fn": Key(Number(0, above=True), required=True),
-                            },
-                        )
-                    ),
-                },
-            ),
-        ),
-    ),
-    'a number, { maximize = "f1" } or { cost = { fp = 1, fn = 5 } }',
-)
+class ThresholdReader:
+    """A number, or what the threshold is to be best at on the validation part."""
+
+    expected = 'a number, { maximize = "f1" } or { cost = { fp = 1, fn = 5 } }'
+    cost = Section(
+        Cost, {"fp": Key(Number(0, above=True), required=True), "fn": Key(Number(0, above=True), required=True)}
+    )
+    keys = Section(dict, {"maximize": Key(OneOf(("f1", "youden"))), "cost": Key(cost)})
+
+    def read(self, value: Any, at: Place) -> Any:
+        if not isinstance(value, Mapping):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return SHARE.read(value, at) if number else at.problem(f"{show(value)} is not {self.expected}")
+        found = self.keys.read(value, at)
+        if found is BAD:
+            return BAD
+        if len(found) != 1:
+            return at.problem(f"{show(value)} is not {self.expected}")
+        return Maximize(found["maximize"]) if "maximize" in found else found["cost"]
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [SHARE.schema(), self.keys.schema()]}
+
 
 REQUEST_INPUT: Final = Section(
     RequestInput,
@@ -237,7 +252,7 @@ SEARCH: Final = Section(
         "metric": Key(Text(filled=True), required=True),
         "mode": Key(OneOf(("max", "min"))),
         "trials": Key(Number(1, whole=True)),
-        "time": Key(duration(or_empty=True)),
+        "time": Key(duration(or_empty=True, positive=True)),
         "stop_at": Key(Number()),
         "searcher": Key(OneOf(("random", "grid", "optuna"))),
         "scheduler": Key(OneOf(("none", "asha", "median", "pbt"))),
@@ -252,7 +267,7 @@ TRIAL: Final = Section(
         "gpu": Key(Number(0), attr=None),
         "memory": Key(size()),
         "workers": Key(Number(1, whole=True), attr=None),
-        "timeout": Key(duration(or_empty=True)),
+        "timeout": Key(duration(or_empty=True, positive=True)),
         "parallel": Key(COUNT),
     },
 )
@@ -282,7 +297,7 @@ SERVING: Final = Section(
     {
         "replicas": Key(Section(Replicas, {"min": Key(COUNT), "max": Key(Number(1, whole=True))})),
         "absent": Key(OneOf(("null", "error")), attr=None),
-        "timeout": Key(duration()),
+        "timeout": Key(duration(positive=True)),
         "rollout": Key(
             Section(
                 Rollout,
@@ -320,8 +335,8 @@ MONITOR: Final = Section(
         "below": Key(Number()),
         "drop": Key(Number(0)),
         "share": Key(SHARE),
-        "window": Key(duration(), required=True),
-        "every": Key(duration()),
+        "window": Key(duration(positive=True), required=True),
+        "every": Key(duration(positive=True)),
         "against": Key(OneOf(("training", "previous", "same hour last week"))),
         "min_rows": Key(COUNT),
         "for": Key(Number(1, whole=True), attr="for_"),
@@ -354,7 +369,7 @@ MODEL: Final = Section(
         "description": Key(Text()),
         "owner": Key(Text(filled=True)),
         "problem": Key(OneOf(("binary", "multiclass", "regression")), required=True),
-        "learner": Key(Text(filled=True)),
+        "learner": Key(LearnerReader()),
         "pickle": Key(Flag()),
         "success": Key(
             Section(
@@ -363,7 +378,7 @@ MODEL: Final = Section(
                     "metric": Key(Text(filled=True), required=True),
                     "at_least": Key(Number()),
                     "at_most": Key(Number()),
-                    "window": Key(duration()),
+                    "window": Key(duration(positive=True)),
                 },
             )
         ),
@@ -383,7 +398,9 @@ MODEL: Final = Section(
         "search": Key(SEARCH),
         "trial": Key(TRIAL),
         "output": Key(
-            Section(Output, {"threshold": Key(THRESHOLD), "calibrate": Key(OneOf(("none", "isotonic", "sigmoid")))})
+            Section(
+                Output, {"threshold": Key(ThresholdReader()), "calibrate": Key(OneOf(("none", "isotonic", "sigmoid")))}
+            )
         ),
         "evaluate": Key(
             Section(

@@ -21,13 +21,12 @@ from lakeloop.lakehouse.project.metrics import LATENCY, METRICS
 from lakeloop.lakehouse.project.positions import Path
 from lakeloop.lakehouse.project.rules import fits
 
-LEARNERS: Final = ("xgboost", "sklearn")
 # Columns of the prediction log and of the examples: an input of that name could not be told from them.
 RESERVED_INPUTS: Final = frozenset(
     [
         "id",
         "as_of",
-        "at",
+        "logged_at",
         "prediction_id",
         "request_id",
         "model",
@@ -80,8 +79,6 @@ def _check_python(model: Model, document: Document) -> None:
         elif "train" not in functions:
             todo = 'write train(data, params, run), or learner = "xgboost"'
             document.problem(("learner",), f"models/{own} has no function train; {todo}")
-    elif model.learner not in (*LEARNERS, "lightgbm"):
-        document.problem(("learner",), f"{show(model.learner)} is not a learner; one of: {', '.join(LEARNERS)}, {own}")
     if model.inputs.derive and (functions is None or "derive" not in functions):
         document.problem(("inputs", "derive"), f"models/{own} has no function derive(row); write it, or derive = false")
     if model.inputs.derive != bool(model.inputs.derived):
@@ -237,9 +234,6 @@ def _check_monitor(monitor: Monitor, path: Path, document: Document) -> None:
         document.problem(
             (*path, bounds[-1] if bounds else "name"), f"the monitor needs {wanted}, to know when to alarm"
         )
-    for key in ("window", "every"):
-        if not getattr(monitor, key):
-            document.problem((*path, key), "0s holds nothing")
 
 
 def _check_names_of_monitors(model: Model, document: Document) -> None:

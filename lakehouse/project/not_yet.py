@@ -33,6 +33,7 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "source.read.connection": NOTHING,
     "source.read.cursor": ("",),
     "source.read.every": ("",),
+    "source.unlisted": ("drop", "stop"),
     "source.expect": NOTHING,
     "source.keep": ("",),
     "source.columns.*.private": NOTHING,

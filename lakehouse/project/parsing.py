@@ -100,6 +100,10 @@ def _strays(folder: Path) -> Iterator[tuple[str, str]]:
                 )
 
 
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
+
+
 def parse_project(files: Mapping[str, str], root: str = "") -> Project:
     """The project that these texts, by their path in it, describe. `root` is only for the message's first line."""
     return _parse(files, Problems(), root)
@@ -108,9 +112,9 @@ def parse_project(files: Mapping[str, str], root: str = "") -> Project:
 def _parse(files: Mapping[str, str], problems: Problems, root: str) -> Project:
     if PROJECT_FILE not in files:
         raise NotFound(f"there is no {PROJECT_FILE} among the project's files", where=root)
-    for path in sorted(files):
-        if any(fnmatchcase(path, pattern) for pattern in _REFUSED):
-            problems.add(path, 0, f"a source or view in Python {NOT_BUILT}; leave it out")
+    for path in (path for path in sorted(files) if _matches(path, _REFUSED)):
+        problems.add(path, 0, f"a source or view in Python {NOT_BUILT}; leave it out")
+    files = {path: text for path, text in files.items() if _matches(path, _PATTERNS)}
     document = toml_document(PROJECT_FILE, "project", files[PROJECT_FILE], problems)
     head = _read(document, PROJECT)
     given: dict[str, Any] = head if isinstance(head, dict) else {"name": "", "owner": ""}
@@ -125,9 +129,8 @@ def _parse(files: Mapping[str, str], problems: Problems, root: str) -> Project:
     check_names(files, problems)
     name = document.data.get("name", "") if document is not None else ""
     problems.raise_if_any(f"{name} ({root})" if root else str(name))
-    kept = {path: text for path, text in files.items() if any(fnmatchcase(path, pattern) for pattern in _PATTERNS)}
     environments = given.pop("environments", {}) or {"dev": Environment("dev", ".lake")}
-    return Project(**given, **found, environments=environments, files=kept)
+    return Project(**given, **found, environments=environments, files=files)
 
 
 def _read(document: Document | None, section: Section, **given: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from lakeloop.lakehouse.project.documents import Document, did_you_mean, show
@@ -98,7 +99,7 @@ class Number:
 
     def read(self, value: Any, at: Place) -> Any:
         kinds = int if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not _is_plain(value):
             return at.problem(f"{show(value)} is not a {'whole ' if self.whole else ''}number")
         low_broken = self.low is not None and (value <= self.low if self.above else value < self.low)
         if low_broken or (self.high is not None and value > self.high):
@@ -116,6 +117,11 @@ class Number:
         if self.low is not None:
             bounds["exclusiveMinimum" if self.above else "minimum"] = self.low
         return bounds | ({"maximum": self.high} if self.high is not None else {})
+
+
+def _is_plain(value: float) -> bool:
+    """Neither infinite nor nan, and small enough that JSON and a double hold it exactly."""
+    return -(2**53) <= value <= 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +163,18 @@ class Parsed:
         return {"type": "string", "description": self.expected}
 
 
-def duration(*, or_empty: bool = False) -> Parsed:
-    """A duration, as a timedelta."""
+def duration(*, or_empty: bool = False, positive: bool = False) -> Parsed:
+    """A duration, as a timedelta; `positive` refuses 0s."""
+    if positive:
+        return Parsed(_positive_duration, 'a duration above 0; write "15m", "3h" or "7d"', or_empty)
     return Parsed(parse_duration, 'a duration; write "15m", "3h" or "7d"', or_empty)
+
+
+def _positive_duration(text: str) -> timedelta:
+    found = parse_duration(text)
+    if not found:
+        raise ValueError(text)
+    return found
 
 
 def size() -> Parsed:
@@ -222,7 +237,7 @@ class Scalar:
     """Any single value: true, 3, 0.5 or "text"."""
 
     def read(self, value: Any, at: Place) -> Any:
-        if isinstance(value, (bool, int, float, str)):
+        if isinstance(value, str) or (isinstance(value, (int, float)) and _is_plain(value)):
             return value
         return at.problem(f"{show(value)} is not a single value")
 

@@ -93,11 +93,11 @@ def check_source(source: Source, document: Document) -> None:
 
 
 def _check_time(source: Source, document: Document) -> None:
-    if bool(source.event_time) == source.timeless:
-        todo = "write event_time = the column that says when a row happened, or timeless = true"
-        if source.timeless:
-            todo = "a timeless source has no event_time; take one away"
-        document.problem(("timeless",) if source.timeless else ("event_time",), todo)
+    if source.event_time and source.timeless:
+        document.problem(("timeless",), "a timeless source has no event_time; take one away")
+    elif not source.event_time and not source.timeless:
+        todo = "write the column that says when a row happened, or timeless = true"
+        document.problem(("event_time",), f"is required and not given; {todo}")
     if source.known_at and source.lag is not None:
         document.problem(("lag",), "known_at says the same thing another way; take one away")
     for key, name in (("event_time", source.event_time), ("known_at", source.known_at)):
@@ -163,8 +163,6 @@ def check_view(view: FeatureView, document: Document) -> None:
     """Times of a view fit together, and its features' names do not collide."""
     if view.known_at and "lag" in document.data:
         document.problem(("lag",), "known_at says the same thing another way; take one away")
-    if not view.refresh:
-        document.problem(("refresh",), "0s is never; write how often online values are renewed")
     for key, name in (("event_time", view.event_time), ("known_at", view.known_at)):
         if name and name in view.entity:
             document.problem((key,), f'"{name}" is a key column; the entity is who, {key} is when')

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lakeloop.lakehouse import applied, keys
 from lakeloop.lakehouse.errors import NotFound
+from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Source
@@ -45,12 +46,17 @@ class LakeCatalog:
         pins: Mapping[str, int] | None = None,
         from_sources: bool = False,
         known_by: datetime | None = None,
-        exempt: Sequence[str] = (),
+        exempt: str = "",
+        first_seen: bool = False,
     ) -> None:
-        """`from_sources`: views are computed, not read as built. `known_by`: only rows of sources known by then, but of those `exempt`."""
+        """`from_sources`: views are computed, not read as built.
+
+        For leakage checks: `known_by` leaves out what was not known by then, of sources and of views, but not of the source `exempt`; `first_seen`
+        reads every key of a source as it came first.
+        """
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
-        self._known_by, self._exempt = known_by, set(exempt)
+        self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
         self.versions: dict[str, int] = {}
         self._parts: dict[str, Relation] = {}
 
@@ -104,23 +110,11 @@ class LakeCatalog:
         return None
 
     def _source(self, project: Project, source: Source, prefix: str) -> Relation:
-        history = ".".join(quoted(part) for part in f"{prefix}{source.name}_history".split("."))
-        columns = ", ".join(quoted(name) for name in source.columns)
-        known = self._known_filter(source)
-        where = f" where {known}" if known else ""
-        newest = "order by _ingested_at desc, _file desc, _line desc"
-        match source.rows:
-            case "append":
-                return Query(f"select {columns} from {history}{where}")
-            case "latest":
-                partition = ", ".join(quoted(name) for name in source.key)
-                return Query(f"select {columns} from {history}{where} qualify row_number() over (partition by {partition} {newest}) = 1")
-            case "replace":
-                return Query(f"select {columns} from {history} where _file = (select _file from {history} {newest} limit 1)")
+        return current_rows(source, f"{prefix}{source.name}_history", known=self._known_filter(source), first_seen=self._first_seen)
 
     def _known_filter(self, source: Source) -> str:
         """The earliest moment a row can have been known: its event time plus lag, or when it says itself."""
-        if self._known_by is None or source.timeless or source.name in self._exempt:
+        if self._known_by is None or source.timeless or source.name == self._exempt:
             return ""
         moment = f"timestamptz {literal(self._known_by.isoformat())}"
         if source.known_at:
@@ -133,6 +127,8 @@ class LakeCatalog:
         return self._table(f"{project.name}/{source.name}", wanted)
 
     def _view(self, project: Project, view: FeatureView) -> Relation:
+        if self._known_by is not None:
+            return Query(f"select * from (\n{view.sql}\n) where {known(view)} <= epoch_us(timestamptz {literal(self._known_by.isoformat())})")
         if self._from_sources:
             return Query(view.sql)
         return self._table(f"{project.name}/{view.name}", applied.bound(project).views[view.name].columns)
@@ -157,8 +153,8 @@ class LakeCatalog:
     def _of_lake(self, name: str) -> Relation | None:
         if name in LATEST_STATE:
             key = LATEST_STATE[name]
-            columns = ", ".join(f"arg_max({quoted(c)}, at) as {quoted(c)}" for c in JOURNALS[name].names if c not in (key, "at"))
-            return Query(f"select {key}, min(at) as first_at, max(at) as at, {columns} from lakeloop.{name}_log group by {key}")
+            columns = ", ".join(f"arg_max({quoted(c)}, logged_at) as {quoted(c)}" for c in JOURNALS[name].names if c not in (key, "logged_at"))
+            return Query(f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} from lakeloop.{name}_log group by {key}")
         if name.removesuffix("_log") in LATEST_STATE:
             return self._journal(name.removesuffix("_log"), JOURNALS[name.removesuffix("_log")])
         if name in JOURNALS:
@@ -199,7 +195,7 @@ class LakeCatalog:
                 parts.append(f"select * from {quoted(part)}")
         if not parts:
             return empty_predictions()
-        return Query(f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by at desc) = 1")
+        return Query(f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by logged_at desc) = 1")
 
     def _labelled(self, project: Project, prefix: str) -> Relation:
         dot = prefix and f"{quoted(project.name)}."
@@ -217,12 +213,31 @@ class LakeCatalog:
                 "kind": pa.array([r.kind for r in revisions], pa.string()),
                 "id": pa.array([r.id for r in revisions], pa.string()),
                 "revision": pa.array([r.number for r in revisions], pa.int64()),
-                "at": pa.array([r.at for r in revisions], pa.timestamp("us", "UTC")),
+                "changed_at": pa.array([r.at for r in revisions], pa.timestamp("us", "UTC")),
                 "who": pa.array([r.who for r in revisions], pa.string()),
                 "why": pa.array([r.why for r in revisions], pa.string()),
                 "body": pa.array([json.dumps(r.body) for r in revisions], pa.string()),
             }
         )
+
+
+def current_rows(source: Source, history: str, *, known: str = "", first_seen: bool = False) -> Query:
+    """What a source says now, of all that ever came (`history`: its columns and those of `INGESTED`), by its `rows`.
+
+    `known` is a condition on the rows; `first_seen` reads each key as it came first.
+    """
+    table = ".".join(quoted(part) for part in history.split("."))
+    columns = ", ".join(quoted(name) for name in source.columns)
+    where = f" where {known}" if known else ""
+    newest = "order by " + ", ".join(f"{name} {'asc' if first_seen else 'desc'}" for name in ("_ingested_at", "_file", "_line"))
+    match source.rows:
+        case "append":
+            return Query(f"select {columns} from {table}{where}")
+        case "latest":
+            partition = ", ".join(quoted(name) for name in source.key)
+            return Query(f"select {columns} from {table}{where} qualify row_number() over (partition by {partition} {newest}) = 1")
+        case "replace":
+            return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")
 
 
 def arrow_type(duckdb_type: str) -> pa.DataType:
@@ -236,7 +251,7 @@ def empty_predictions() -> pa.Table:
     """The columns that every prediction has, without rows."""
     text, real = pa.string(), pa.float64()
     names = {
-        "prediction_id": text, "request_id": text, "id": text, "as_of": pa.timestamp("us", "UTC"), "at": pa.timestamp("us", "UTC"), "project": text, "model": text,
+        "prediction_id": text, "request_id": text, "id": text, "as_of": pa.timestamp("us", "UTC"), "logged_at": pa.timestamp("us", "UTC"), "project": text, "model": text,
         "version": pa.int64(), "arm": text, "prediction": real, "decision": text, "latency_ms": real, "revision": pa.int64(), "ages": text,
     }
     return pa.schema(list(names.items())).empty_table()

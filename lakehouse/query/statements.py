@@ -23,8 +23,11 @@ TABLE_FUNCTIONS: Final = frozenset(
 )
 # Spelled without parentheses, these are column references in the parse tree.
 _CLOCK_WORDS: Final = frozenset({"current_date", "current_timestamp", "current_time", "localtime", "localtimestamp"})
-# Macros over the clock, and what reads the process instead of the data.
-_CLOCK_MACROS: Final = frozenset({"ago", "pg_conf_load_time", "pg_postmaster_start_time"})
+# Macros over the clock, and two functions that DuckDB 1.5.5 lists as consistent.
+_CLOCK_TOO: Final = frozenset(
+    {"ago", "pg_conf_load_time", "pg_postmaster_start_time", "current_localtime", "current_localtimestamp"}
+)
+# What reads or changes the process instead of the data.
 _ALWAYS_FORBIDDEN: Final = frozenset(
     {"getenv", "getvariable", "current_setting", "write_log", "sleep_ms", "setseed", "nextval", "which_secret"}
 )
@@ -74,13 +77,13 @@ def _refusal(sql: str, answer: Mapping[str, str], where: str) -> Invalid:
     if answer["error_type"] == "not implemented":
         todo = "write one SELECT; a PIVOT needs its values: from t pivot (sum(x) for y in (1, 2))"
         return Invalid("only a SELECT can stand here", where=where, todo=todo)
-    position = answer.get("position")
-    line = (
-        sql.count("\n", 0, int(position)) + 1
-        if position and int(position) <= len(sql)
-        else sql.rstrip().count("\n") + 1
-    )
-    return Invalid(message[0].lower() + message[1:], where=_at(where, line))
+    position = int(answer.get("position") or len(sql.encode()))
+    return Invalid(message[0].lower() + message[1:], where=_at(where, _line(sql.rstrip(), position)))
+
+
+def _line(sql: str, position: int) -> int:
+    """The line of a byte; the last for a place that is none."""
+    return sql.encode()[:position].count(b"\n") + 1
 
 
 def _at(where: str, line: int) -> str:
@@ -89,14 +92,14 @@ def _at(where: str, line: int) -> str:
 
 @dataclass(slots=True)
 class References:
-    """What a statement names: tables (`schema.table` where it says so), table functions, functions, and clock words."""
+    """What a statement names, and at which byte; tables are `schema.table` where it says so."""
 
-    tables: set[str] = field(default_factory=set)
-    table_functions: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
-    clock_words: set[str] = field(default_factory=set)
-    samples: bool = False
-    shows: bool = False
+    tables: dict[str, int] = field(default_factory=dict)
+    table_functions: dict[str, int] = field(default_factory=dict)
+    functions: dict[str, int] = field(default_factory=dict)
+    clock: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
+    shows: dict[str, int] = field(default_factory=dict)
 
 
 def references(tree: Tree) -> References:
@@ -130,31 +133,34 @@ def _walk_common_tables(node: Tree, scope: frozenset[str], found: References) ->
 
 
 def _note(node: Tree, scope: frozenset[str], found: References) -> None:
-    kind = node.get("type")
+    kind, at = node.get("type"), node.get("query_location", 0)
     if kind == "BASE_TABLE":
         parts = [node.get("catalog_name"), node.get("schema_name"), node["table_name"]]
         name = ".".join(part for part in parts if part)
         if name.lower() not in scope:
-            found.tables.add(name)
+            found.tables.setdefault(name, at)
     elif kind == "TABLE_FUNCTION":
-        found.table_functions.add(node["function"].get("function_name", "?").lower())
+        found.table_functions.setdefault(str(node["function"].get("function_name", "?")).lower(), at)
     elif kind == "SHOW_REF":
-        found.shows = True
-    elif kind == "COLUMN_REF" and len(node["column_names"]) == 1:
-        word = node["column_names"][0].lower()
-        if word in _CLOCK_WORDS:
-            found.clock_words.add(word)
-    if "function_name" in node:
-        name = str(node["function_name"]).lower()
-        found.functions.add(
-            "ago" if name == "age" and len(node.get("children", [])) == 1 else name
-        )  # age(x) is up to now
-    found.samples = found.samples or bool(node.get("sample"))
+        found.shows.setdefault("", at)
+    elif kind == "COLUMN_REF" and len(node["column_names"]) == 1 and node["column_names"][0].lower() in _CLOCK_WORDS:
+        found.clock.setdefault(node["column_names"][0].lower(), at)
+    elif "function_name" in node:
+        _note_function(node, at, found)
+    if node.get("sample"):
+        found.samples.setdefault("", at)
+
+
+def _note_function(node: Tree, at: int, found: References) -> None:
+    name = str(node["function_name"]).lower()
+    found.functions.setdefault(name, at)
+    if name in _clock() or (name == "age" and len(node.get("children", [])) == 1):  # age(x) is up to today
+        found.clock.setdefault(f"{name}()", at)
 
 
 def referenced_tables(sql: str) -> set[str]:
     """The tables a statement reads, as it spells them; `schema.table` where it names a schema."""
-    return references(parse(sql)).tables
+    return set(references(parse(sql)).tables)
 
 
 def check_statement(
@@ -171,33 +177,33 @@ def check_statement(
     chance, for queries whose answer must be the same whenever they run.
     """
     found = references(parse(sql, where))
-    for problem in _problems(found, allowed_tables, allowed_table_functions, forbid_nondeterminism):
-        raise Invalid(problem[0], where=where, todo=problem[1])
-    return found.tables
+    for at, what, todo in _problems(found, allowed_tables, allowed_table_functions, forbid_nondeterminism):
+        raise Invalid(what, where=_at(where, _line(sql, at)), todo=todo)
+    return set(found.tables)
 
 
 def _problems(
-    found: References, tables: Collection[str] | None, table_functions: Collection[str], deterministic: bool
-) -> Iterator[tuple[str, str]]:
-    for name in sorted(found.table_functions - set(table_functions)):
-        yield f"{name}() may not be used as a table", "read sources and views by their names"
-    for name in sorted(found.tables):
+    found: References, tables: Collection[str] | None, table_functions: Collection[str], repeatable: bool
+) -> Iterator[tuple[int, str, str]]:
+    for name, at in found.table_functions.items():
+        if name not in table_functions:
+            yield at, f"{name}() may not be used as a table", "read sources and views by their names"
+    for name, at in found.tables.items():
         if tables is None and _PATH.search(name):
-            yield f'"{name}" is a path, not a table', "read sources and views by their names"
+            yield at, f'"{name}" is a path, not a table', "read sources and views by their names"
         if tables is not None and name.lower() not in {table.lower() for table in tables}:
-            yield f'there is no source or view "{name}"', _nearest(name, tables)
-    if found.shows and tables is not None:
-        yield "DESCRIBE, SHOW and SUMMARIZE have no rows of data", "write a SELECT"
-    for name in sorted(found.functions & _ALWAYS_FORBIDDEN):
-        yield f"{name}() may not be used", "a query reads data, not the process that runs it"
-    if deterministic:
-        for name in sorted(found.clock_words | (found.functions & _nondeterministic())):
-            yield (
-                f"{name} gives another answer at another time",
-                "use the data's own times: training must be repeatable",
-            )
-        if found.samples:
-            yield "a sample gives other rows each time", "choose rows by their values, for example hash(id) % 10 = 0"
+            yield at, f'there is no source or view "{name}"', _nearest(name, tables)
+    for name, at in found.functions.items():
+        if name in _ALWAYS_FORBIDDEN:
+            yield at, f"{name}() may not be used", "a query reads data, not the process that runs it"
+    if tables is not None:
+        for at in found.shows.values():
+            yield at, "DESCRIBE, SHOW and SUMMARIZE have no rows of data", "write a SELECT"
+    if repeatable:
+        for name, at in found.clock.items():
+            yield at, f"{name} gives another answer each time", "use the data's own times: training must be repeatable"
+        for at in found.samples.values():
+            yield at, "a sample gives other rows each time", "choose rows by their values: hash(id) % 10 = 0"
 
 
 def _nearest(name: str, tables: Collection[str]) -> str:
@@ -207,13 +213,13 @@ def _nearest(name: str, tables: Collection[str]) -> str:
 
 
 @cache
-def _nondeterministic() -> frozenset[str]:
+def _clock() -> frozenset[str]:
     """DuckDB's own list of functions whose answer depends on more than their arguments."""
     with closing(connect()) as connection:
         rows = connection.execute(
             "select distinct function_name from duckdb_functions() where stability not in ('CONSISTENT')"
         ).fetchall()
-    return frozenset({str(name).lower() for (name,) in rows} - {"error", "stats"}) | _CLOCK_WORDS | _CLOCK_MACROS
+    return frozenset({str(name).lower() for (name,) in rows} - {"error", "stats"}) | _CLOCK_WORDS | _CLOCK_TOO
 
 
 def describe(tables: Mapping[str, Row], sql: str, *, where: str = "") -> dict[str, str]:

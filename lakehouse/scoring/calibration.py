@@ -22,7 +22,7 @@ def calibrate(calibration: Calibration | None, scores: Vector) -> Vector:
         case Isotonic(x, y):
             return np.interp(scores, x, y)
         case Sigmoid(a, b):
-            return np.asarray(1.0 / (1.0 + np.exp(-(a * _log_odds(scores) + b))), dtype=np.float64)
+            return _logistic(a * _log_odds(scores) + b)
 
 
 def learn_calibration(
@@ -56,21 +56,33 @@ def _isotonic(y: Vector, scores: Vector, weight: Vector | None) -> Isotonic:
 
 
 def _sigmoid(y: Vector, scores: Vector, weight: Vector | None) -> Sigmoid:
-    """Platt (1999) on log-odds, by Newton's method; targets are smoothed as he proposed."""
+    """Platt (1999) on log-odds, with his smoothed targets, by Newton's method with halved steps (Lin, Lin, Weng 2007)."""
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
     positives, negatives = float(weight[y > 0].sum()), float(weight[y <= 0].sum())
     target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.column_stack([_log_odds(scores), np.ones(len(y))])
+
+    def loss(theta: Vector) -> float:
+        odds = design @ theta
+        return float(weight @ (np.logaddexp(0, odds) - target * odds))
+
     theta = np.array([1.0, 0.0])
     for _ in range(100):
-        fitted = 1.0 / (1.0 + np.exp(-np.clip(design @ theta, -500, 500)))
+        fitted = _logistic(design @ theta)
         gradient = design.T @ (weight * (fitted - target))
-        curvature: NDArray[Any] = (design * (weight * fitted * (1 - fitted))[:, None]).T @ design + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
+        curvature: NDArray[Any] = (design * (weight * fitted * (1 - fitted))[:, None]).T @ design
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        before = loss(theta)
+        while loss(theta - step) > before and float(np.abs(step).max()) > 1e-12:
+            step = step / 2
         theta = theta - step
         if float(np.abs(step).max()) < 1e-10:
             break
     return Sigmoid(float(theta[0]), float(theta[1]))
+
+
+def _logistic(odds: Vector) -> Vector:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -500, 500))), dtype=np.float64)
 
 
 def _log_odds(scores: Vector) -> Vector:

@@ -1,4 +1,4 @@
-"""From the registry's record of a version to a scorer that answers: every file is checked against its hash before use."""
+"""From the registry's record of a version to a scorer that answers: every file is checked against its hash."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def load_scorer(
 ) -> Scorer:
     """The scorer of a registered version.
 
-    `snapshots` names, by feature view, the online snapshot to look up: {"key": …, "sha256": …}. A view without one is absent.
-    Cost: one GET per file of the model and per snapshot. Corrupt when bytes do not match, NotFound for no such version.
+    `snapshots` names, by feature view, the online snapshot to look up: {"key": …, "sha256": …}. A view without one is
+    absent. Cost: one GET per file of the model and per snapshot. Corrupt when bytes do not match, NotFound for no
+    such version.
     """
     from lakeloop.lakehouse.registry import version as registered
 
@@ -40,7 +41,7 @@ def load_scorer(
 def load_model(lake: Lake, body: Mapping[str, Any]) -> tuple[Signature, Learner, Any, Derive | None]:
     """Signature, learner, model and derive() of a version's record."""
     artifacts = [Artifact.from_json(one) for one in body["artifacts"]]
-    signature = Signature.from_bytes(_bytes(lake, artifacts, SIGNATURE))
+    signature = signature_of(lake, body)
     code = _bytes(lake, artifacts, CODE).decode() if any(one.name == CODE for one in artifacts) else None
     learner = _learner(body["learner"], signature, code)
     with tempfile.TemporaryDirectory(prefix="lakeloop-model-") as folder:
@@ -49,6 +50,11 @@ def load_model(lake: Lake, body: Mapping[str, Any]) -> tuple[Signature, Learner,
         loaded = learner.load(Path(folder) / MODEL_FOLDER)
     derive = getattr(load_module(_file(body["learner"]), code), "derive", None) if code is not None else None
     return signature, learner, loaded, derive if signature.derive else None
+
+
+def signature_of(lake: Lake, body: Mapping[str, Any]) -> Signature:
+    """The signature of a version's record."""
+    return Signature.from_bytes(_bytes(lake, [Artifact.from_json(one) for one in body["artifacts"]], SIGNATURE))
 
 
 def open_lookups(lake: Lake, signature: Signature, snapshots: Mapping[str, Mapping[str, Any]]) -> dict[str, Lookup]:

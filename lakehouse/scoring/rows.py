@@ -76,6 +76,8 @@ class RowReader:
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """`read` of every row; one Invalid that tells the faults of all of them."""
+        if not all(isinstance(row, Mapping) for row in rows):
+            raise self._explain(rows, 0)
         try:
             return [self.read(row, place) for place, row in enumerate(rows)]
         except Invalid:

@@ -65,13 +65,17 @@ class FolderStore:
     def _publish(self, temporary: Path, target: Path, if_absent: bool) -> None:
         """A concurrent delete may remove the target's empty folder between its making and the link: then once more."""
         while True:
-            _make_parent(target)
             try:
+                _make_parent(target)
                 os.link(temporary, target) if if_absent else os.replace(temporary, target)
                 return
             except FileNotFoundError:
                 if not temporary.exists():
                     raise
+            except FileExistsError:
+                if target.is_dir():
+                    raise NotADirectoryError(None, None, str(target)) from None
+                raise
 
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = "") -> Iterator[Entry]:
         if delimiter not in ("", "/"):
@@ -103,7 +107,7 @@ class FolderStore:
                     status = entry.stat()
                 except FileNotFoundError:
                     continue
-                yield Entry(key, status.st_size, now - status.st_mtime)
+                yield Entry(key, status.st_size, max(0.0, now - status.st_mtime))
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -118,7 +122,12 @@ class FolderStore:
 
 
 def _make_parent(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """FileExistsError would read as "the key is taken": a file in the way is NotADirectoryError, a folder removed meanwhile FileNotFoundError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        kind = NotADirectoryError if path.parent.exists() else FileNotFoundError
+        raise kind(None, None, str(path.parent)) from None
 
 
 def _drop_empty_folders(folder: Path, root: Path) -> None:
@@ -133,6 +142,6 @@ def _drop_empty_folders(folder: Path, root: Path) -> None:
 def _translated(error: OSError, url: str) -> Exception:
     if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
         return Denied(f"no permission: {error.strerror} ({error.filename})", where=url, todo="check who owns the folder, or name another with --lake")
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return Invalid(f"a file lies where a folder is needed: {error.filename}", where=url, todo="move it away, or name another lake with --lake")
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return Invalid(f"a file lies where a folder is needed, or a folder where a file is: {error.filename}", where=url, todo="move it away, or name another lake with --lake")
     return Unavailable(f"the folder cannot be used: {error.strerror or error}", where=url, todo="free space or check the disk, then try again")

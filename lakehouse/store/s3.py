@@ -129,7 +129,7 @@ class S3Store:
         stamp = page["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = datetime.strptime(stamp, "%a, %d %b %Y %H:%M:%S %Z").replace(tzinfo=UTC) if stamp else datetime.now(UTC)
         cut = len(self.prefix)
-        found = [Entry(o["Key"][cut:], o["Size"], (now - o["LastModified"]).total_seconds()) for o in page.get("Contents", [])]
+        found = [Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds())) for o in page.get("Contents", [])]
         found += [Entry(p["Prefix"][cut:], 0, 0.0) for p in page.get("CommonPrefixes", [])]
         return sorted(found, key=lambda entry: entry.key.encode())
 

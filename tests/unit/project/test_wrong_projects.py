@@ -1,22 +1,19 @@
 """Every mistake is told in one go, with file, line and key, in words that say what to do.
 
-wrong_projects.txt is what users read; a reviewer reads it too. Written anew with `LAKELOOP_WRITE_EXPECTED=1 pytest <this file>`.
+wrong_projects.txt is what users read; a reviewer reads it too. It is written anew when LAKELOOP_WRITE_EXPECTED=1.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.binding import bind
 from lakeloop.lakehouse.project.parsing import parse_project
-
-sys.path.insert(0, str(Path(__file__).parent))
-from projects import changed, flights
-from wrong import WRONG
+from lakeloop.tests.unit.project.projects import changed, flights
+from lakeloop.tests.unit.project.wrong import WRONG
 
 EXPECTED = Path(__file__).with_name("wrong_projects.txt")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projects import Change
+from lakeloop.tests.unit.project.projects import Change
 
 TOML, SQL, PY = "models/late_arrival.toml", "models/late_arrival.sql", "models/late_arrival.py"
 SOURCE, VIEW, WINDOWS = "sources/flights.toml", "features/landings.sql", "features/carrier_delays.sql"
@@ -18,7 +18,7 @@ WRONG: dict[str, Change] = {
     # keys and values
     "an unknown key near a known one": {TOML: ('test  = "21d"', 'tset  = "21d"')},
     "an unknown section": {TOML: ("[search.space]", "[serach.space]")},
-    "an unknown key of a column": {SOURCE: ("{ type = \"int16?\", range = [-120", "{ type = \"int16?\", ragne = [-120")},
+    "an unknown key of a column": {SOURCE: ('{ type = "int16?", range = [-120', '{ type = "int16?", ragne = [-120')},
     "an unknown key in a header": {WINDOWS: ("-- lag  ", "-- lags ")},
     "a required key is missing": {SOURCE: ('owner      = "data-eng"\n', "")},
     "a required section is missing": {"models/cancellation.toml": ('[split]\ntest = "21d"\ngap  = "1d"\n', "")},
@@ -28,7 +28,9 @@ WRONG: dict[str, Change] = {
     "a size that is none": {TOML: ('memory  = "1GiB"', 'memory  = "1G"')},
     "text where a number belongs": {TOML: ("trials    = 12", 'trials    = "12"')},
     "a number that is too small": {TOML: ("trials    = 12", "trials    = 0")},
-    "text where a list belongs": {SOURCE: ('key        = ["time_hour", "carrier", "flight", "origin"]', 'key = "flight"')},
+    "text where a list belongs": {
+        SOURCE: ('key        = ["time_hour", "carrier", "flight", "origin"]', 'key = "flight"')
+    },
     "an element twice": {SOURCE: ('"flight", "origin"]', '"flight", "flight"]')},
     "a word that is none of the values": {TOML: ('refit = "train+valid"', 'refit = "trian"')},
     "a type that is none": {SOURCE: ('flight         = "int32"', 'flight         = "integer"')},
@@ -44,17 +46,23 @@ WRONG: dict[str, Change] = {
         WINDOWS: ('-- entity      = ["carrier"]\n', ""),
     },
     # not built yet
-    "a stage that is not built: a key": {SOURCE: ('tailnum        = "string?"', 'tailnum = { type = "string?", private = "hash" }')},
+    "a stage that is not built: a key": {
+        SOURCE: ('tailnum        = "string?"', 'tailnum = { type = "string?", private = "hash" }')
+    },
     "a stage that is not built: a value": {TOML: ('scheduler = "asha"', 'scheduler = "pbt"')},
     "a stage that is not built: a table": {SOURCE: ("[columns]", '[expect]\nevery = "1d"\n[columns]')},
     "a stage that is not built: a monitor": {TOML: ('watch    = "inputs"', 'watch    = "online_offline"')},
     "a stage that is not built: a canary": {TOML: ('timeout  = "1s"', "rollout = { canary = [10, 100] }")},
     "a stage that is not built: an environment": {PROJECT: ("schedules = false", 'reads = "prod"')},
     "a stage that is not built: a learner": {TOML: ('learner = "xgboost"', 'learner = "lightgbm"')},
-    "a stage that is not built: a space for one algorithm": {TOML: ("rounds           = 300 ", "forest = { depth = 3 } ")},
+    "a stage that is not built: a space for one algorithm": {
+        TOML: ("rounds           = 300 ", "forest = { depth = 3 } ")
+    },
     "a stage that is not built: a view in Python": {"features/text.py": "def transform(batch): ...\n"},
     # files and names
-    "a file's name with a dash": {"sources/fli-ghts.toml": 'owner = "x"\nread = { kind = "landing" }\ntimeless = true\n[columns]\na = "string"\n'},
+    "a file's name with a dash": {
+        "sources/fli-ghts.toml": 'owner = "x"\nread = { kind = "landing" }\ntimeless = true\n[columns]\na = "string"\n'
+    },
     "a model without its query": {"models/cancellation.sql": None},
     "a query without its model": {"models/cancellation.toml": None},
     "a view with a source's name": {"features/weather.sql": new_view("select time_hour, temp from flights")},
@@ -71,49 +79,74 @@ WRONG: dict[str, Change] = {
     "a value of another type": {SOURCE: ('values = ["EWR", "JFK", "LGA"]', 'values = ["EWR", 7]')},
     "a pattern that is none": {SOURCE: ("[A-Z]{3}", "[A-Z{3}")},
     "a column twice but for capitals": {SOURCE: ('tailnum        = "string?"', 'Flight = "int32"')},
-    "a check that does not bind": {SOURCE: ("dep_time is null\"", "dep_tim is null\"")},
+    "a check that does not bind": {SOURCE: ('dep_time is null"', 'dep_tim is null"')},
     # models
     "a learner that is not there": {TOML: ('learner = "xgboost"', 'learner = "xgbost"')},
     "a learner in Python without its file": {"models/cancellation.toml": ('learner = "xgboost"', "")},
     "a learner in Python without train": {TOML: ('learner = "xgboost"', "")},
     "derive without its function": {PY: ("def derive", "def derived")},
     "derive without its file": {PY: None},
-    "derive that returns nothing that is named": {TOML: ('[inputs.derived]\ndep_hour    = "int8"\ndep_weekday = "int8"\n', "")},
+    "derive that returns nothing that is named": {
+        TOML: ('[inputs.derived]\ndep_hour    = "int8"\ndep_weekday = "int8"\n', "")
+    },
     "Python that does not parse": {PY: ("def derive(row: dict) -> dict:", "def derive(row: dict) -> dict")},
     "a metric that does not fit the problem": {TOML: ('metric    = "roc_auc"', 'metric    = "rmse"')},
     "a metric that is none": {TOML: ('metric    = "roc_auc"', 'metric    = "roc_acu"')},
-    "a threshold for a regression": {"models/cancellation.toml": ('problem = "binary"', 'problem = "regression"\noutput = { threshold = 0.4 }')},
+    "a threshold for a regression": {
+        "models/cancellation.toml": ('problem = "binary"', 'problem = "regression"\noutput = { threshold = 0.4 }')
+    },
     "a share where a duration belongs": {TOML: ('test  = "21d"', "test  = 0.2")},
     "a monitor that does not exist": {TOML: ('on        = ["realized"]', 'on        = ["realised"]')},
     "a monitor twice": {TOML: ('name     = "realized"', 'name     = "inputs"')},
     "a monitor without a bound": {TOML: ("above    = 0.2\n", "")},
     "a monitor with another's key": {TOML: ("above    = 0.2\n", "above    = 0.2\ndrop = 0.1\n")},
-    "a rule with nothing to be compared with": {TOML: ('against = "champion"                             # on the same rows\n', "")},
-    "a rule against a baseline that is not there": {TOML: ('baseline = "coalesce(late_share_7d, 0.2)"', 'baseline = ""')},
+    "a rule with nothing to be compared with": {
+        TOML: ('against = "champion"                             # on the same rows\n', "")
+    },
+    "a rule against a baseline that is not there": {
+        TOML: ('baseline = "coalesce(late_share_7d, 0.2)"', 'baseline = ""')
+    },
     "a dimension that is upside down": {TOML: ("{ int = [3, 9] }", "{ int = [9, 3] }")},
     "a logarithm of nothing": {TOML: ("{ log = [0.02, 0.3] }", "{ log = [0, 0.3] }")},
     "an input with a reserved name": {TOML: ('dep_hour    = "int8"', 'prediction    = "int8"')},
     # names in SQL
     "a feature of a view that does not exist": {TOML: ('"origin_weather.*"', '"origin_wether.*"')},
     "a feature that does not exist": {"models/cancellation.toml": ("late_share_24h", "late_share_48h")},
-    "a feature whose key is not sent": {"models/cancellation.toml": ('carrier = "category"\n', ""), "models/cancellation.sql": ("  carrier, origin", "  origin")},
+    "a feature whose key is not sent": {
+        "models/cancellation.toml": ('carrier = "category"\n', ""),
+        "models/cancellation.sql": ("  carrier, origin", "  origin"),
+    },
     "a feature whose key has another type": {
-        "models/cancellation.toml": ('"origin_weather.*"', '{ view = "origin_weather", key = { origin = "flight" } }'),
+        "models/cancellation.toml": (
+            'features = ["origin_weather.*", "carrier_delays.late_share_24h"]\n\n[inputs.request]\n',
+            'features = [{ view = "origin_weather", key = { origin = "flight" } }]\n'
+            '[inputs.request]\nflight = "int32"\n',
+        ),
         "models/cancellation.sql": ("carrier, origin, dest,", "carrier, origin, dest, flight,"),
     },
     "two features with one name": {TOML: ('"carrier_delays.*"]', '"carrier_delays.*", "origin_weather.temp"]')},
     "a feature that is banned": {TOML: ('["tailnum"]', '["humid"]')},
     "a column that the request does not name": {SQL: ("f.dest, f.distance,", "f.dest, f.distance, f.tailnum,")},
-    "a request that the examples do not give": {TOML: ('distance  = { type', 'distanc   = { type')},
-    "an input of another type than the examples'": {TOML: ('dest      = { type = "category", max = 200, unseen = "null" }', 'dest = "float32"')},
-    "examples without a moment": {SQL: ("interval 2 hours                            as as_of", "interval 2 hours as asof")},
+    "a request that the examples do not give": {TOML: ("distance  = { type", "distanc   = { type")},
+    "an input of another type than the examples'": {
+        TOML: ('dest      = { type = "category", max = 200, unseen = "null" }', 'dest = "float32"')
+    },
+    "examples without a moment": {
+        SQL: ("interval 2 hours                            as as_of", "interval 2 hours as asof")
+    },
     "a label of another type": {SQL: ("l.late    ", "l.dest    ")},
     "a table that does not exist": {SQL: ("from flights f", "from flight f")},
-    "a column that does not exist": {WINDOWS: ("select carrier, landed_at, arr_delay, late", "select carrier,\n  landed_at, arr_delai, late")},
+    "a column that does not exist": {
+        WINDOWS: ("select carrier, landed_at, arr_delay, late", "select carrier,\n  landed_at, arr_delai, late")
+    },
     "SQL that does not parse": {WINDOWS: ("from landings", "form landings")},
-    "an event time that the query does not give": {WINDOWS: ("select carrier, landed_at,", "select carrier, landed_at as t,")},
+    "an event time that the query does not give": {
+        WINDOWS: ("select carrier, landed_at,", "select carrier, landed_at as t,")
+    },
     "the clock in a view": {VIEW: ("where f.arr_delay is not null", "where f.time_hour < now()")},
-    "today's date in examples": {SQL: ("from flights f", "from (select * from flights where time_hour < current_date) f")},
+    "today's date in examples": {
+        SQL: ("from flights f", "from (select * from flights where time_hour < current_date) f")
+    },
     "chance in a view": {VIEW: ("where f.arr_delay is not null", "where random() < 0.1")},
     "a file where a table belongs": {"models/cancellation.sql": ("from flights", "from 'flights.csv'")},
     "a function that reads files": {"models/cancellation.sql": ("from flights", "from read_csv('flights.csv')")},

@@ -1,0 +1,223 @@
+"""`sources`, `ingest`, `quarantine`, `tables`, `features`, `query`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
+from lakeloop.infra.cli.output import facts, out, say, show
+from lakeloop.infra.place import find_place
+from lakeloop.lakehouse.errors import Invalid, NotFound
+
+PANEL = "Data and features"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(ingest)
+    app.command(rich_help_panel=PANEL)(query)
+    for name, commands, text in (
+        ("sources", (sources_list, sources_show), "What lands in the lake"),
+        ("quarantine", (quarantine_list, quarantine_show), "Rows that broke a rule"),
+        ("tables", (tables_list, tables_history), "Delta tables"),
+        ("features", (features_list, features_build, features_get), "Feature views"),
+    ):
+        group = typer.Typer(help=text, no_args_is_help=True)
+        for command in commands:
+            group.command(command.__name__.split("_", 1)[1])(command)
+        app.add_typer(group, name=name, rich_help_panel=PANEL)
+
+
+def ingest(
+    source: Annotated[Optional[str], typer.Argument(help="A source of the project; without one, everything in landing/")] = None,
+    files: Annotated[Optional[list[Path]], typer.Argument(help="Files to land first")] = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Land files of a source, check every row, and append the good ones to its table."""
+    from lakeloop.functions.ingest_data import ingest_data, land
+    from lakeloop.lakehouse import events
+
+    place = find_place(lake, env)
+    project = place.applied()
+    if place.differs():
+        say("the folder says something that is not applied yet; `lakeloop apply` does that", quiet=quiet)
+    for file in files or []:
+        if not file.is_file():
+            raise NotFound(f"there is no file {file}", todo="check the path")
+        land(place.lake, project, source or "", file.name, file.read_bytes())
+    done = ingest_data(place.lake, project, [source] if source else [])
+    events.wake(place.lake, "data", project.name)
+    rows = [{"source": r.source, "file": r.file, "rows": r.rows, "quarantined": r.quarantined, "note": r.problem or ("ingested before" if r.already else "")} for r in done]
+    show(rows, as_json=as_json, empty="nothing lies in landing/")
+    for result in done:
+        for reason in result.reasons[:3]:
+            say(f"  {result.source}: {reason}", quiet=quiet)
+    if any(result.quarantined for result in done):
+        say("next: lakeloop quarantine list", quiet=quiet)
+    problems = [f"{result.source}/{result.file}: {result.problem}" for result in done if result.problem]
+    if problems:
+        raise Invalid("some files could not be read; they lie in quarantine/", todo="send them again, mended", problems=problems)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help='One SELECT, or "-" to read it from stdin')],
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header")] = False,
+    limit: Annotated[int, typer.Option(help="Rows shown to a person; --json and --csv give all")] = 100,
+) -> None:
+    """Ask anything of the lake in SQL: sources, views, runs, metrics, predictions, alerts, documents."""
+    from lakeloop.lakehouse.query.asking import ask
+
+    place = find_place(lake, env)
+    answer = ask(place.lake, sys.stdin.read() if sql == "-" else sql, project=place.local or "")
+    if csv:
+        from pyarrow import csv as arrow_csv
+
+        arrow_csv.write_csv(answer, sys.stdout.buffer)
+        return
+    rows = answer.to_pylist() if as_json else answer.slice(0, limit).to_pylist()
+    show(rows, as_json=as_json, columns=answer.column_names, empty="no rows")
+    if not as_json and answer.num_rows > limit:
+        say(f"{limit} of {answer.num_rows:,} rows; --csv or --json give all")
+
+
+def sources_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Every source, with rows and the last ingest."""
+    place = find_place(lake, env)
+    project = place.applied()
+    last = {
+        row["source"]: row
+        for row in place.lake.sql(f"select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined from lakeloop.ingestions where project = '{project.name}' group by 1").to_pylist()
+    }
+    rows = [
+        {"source": name, "rows": last.get(name, {}).get("rows", 0), "quarantined": last.get(name, {}).get("quarantined", 0), "last_ingest": last.get(name, {}).get("last"), "owner": source.owner, "description": source.description}
+        for name, source in project.sources.items()
+    ]
+    show(rows, as_json=as_json)
+
+
+def sources_show(name: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """One source's columns and rules."""
+    project = find_place(lake, env).applied()
+    if name not in project.sources:
+        raise NotFound(f"there is no source {name!r}", todo=f"name one of: {', '.join(project.sources)}")
+    rows = [
+        {"column": c.name, "type": f"{c.type}{'?' if c.nullable else ''}", "range": list(c.range) if c.range else None, "values": ", ".join(map(str, c.values)), "note": c.note}
+        for c in project.sources[name].columns.values()
+    ]
+    show(rows, as_json=as_json)
+
+
+def quarantine_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Reasons and how often, by source."""
+    place = find_place(lake, env)
+    sql = "select source, regexp_extract(reason, '^[^:]*') as rule, count(*) as rows, any_value(reason) as example, max(logged_at) as last from lakeloop.quarantine group by 1, 2 order by 1, 3 desc"
+    show(place.lake.sql(sql).to_pylist(), as_json=as_json, empty="no row is in quarantine")
+
+
+def quarantine_show(source: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, limit: int = 20) -> None:
+    """The rows themselves, newest first."""
+    place = find_place(lake, env)
+    answer = place.lake.sql("select file, line, reason, row from lakeloop.quarantine where source = ? order by logged_at desc, file, line limit ?", [source, limit])
+    show(answer.to_pylist(), as_json=as_json, empty=f"no row of {source} is in quarantine")
+
+
+def tables_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Every Delta table of the lake."""
+    place = find_place(lake, env)
+    names = [entry.key for project in place.lake.store.list("tables/", delimiter="/") for entry in place.lake.store.list(project.key, delimiter="/")]
+    rows = []
+    for key in names:
+        table = place.lake.table(key.removeprefix("tables/").rstrip("/"))
+        if table is not None:
+            rows.append({"table": table.name, "version": table.version, "columns": len(table.schema.names), "files": len(table.files)})
+    show(rows, as_json=as_json, empty="no table yet")
+
+
+def tables_history(name: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """A table's commits, newest first. NAME is project/table."""
+    place = find_place(lake, env)
+    table = place.lake.table(name if "/" in name else f"{place.applied().name}/{name}")
+    if table is None:
+        raise NotFound(f"there is no table {name!r}", todo="see `lakeloop tables list`")
+    rows = [{"version": c.get("version"), "at": c.get("timestamp"), "operation": c.get("operation"), "mode": (c.get("operationParameters") or {}).get("mode")} for c in table.facts()]
+    show(rows, as_json=as_json)
+
+
+def features_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Every feature view: what it says, of whom, who uses it."""
+    from lakeloop.lakehouse.applied import bound
+
+    project = find_place(lake, env).applied()
+    models = bound(project).models
+    rows = [
+        {
+            "view": name,
+            "entity": ", ".join(project.views[name].entity),
+            "features": len(view.features),
+            "version": view.version,
+            "online": project.views[name].online,
+            "used_by": ", ".join(m for m, found in models.items() if name in found.views or name in found.reads),
+            "owner": project.views[name].owner,
+            "description": project.views[name].description,
+        }
+        for name, view in bound(project).views.items()
+    ]
+    show(rows, as_json=as_json)
+
+
+def features_build(
+    views: Annotated[Optional[list[str]], typer.Argument(help="Views to build; default all")] = None,
+    as_of: AsOfOption = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring views up to their inputs, offline and online."""
+    from lakeloop.functions.build_features import build_features
+
+    place = find_place(lake, env)
+    done = build_features(place.lake, place.applied(), as_of=moment(as_of), views=views or [])
+    show([{"view": b.view, "rows": b.rows, "online_rows": b.online_rows, "version": b.version, "seconds": b.seconds} for b in done], as_json=as_json, empty="every view is up to its inputs")
+
+
+def features_get(
+    view: str,
+    key: Annotated[Optional[list[str]], typer.Argument(help="The entity's values, in order, as name=value")] = None,
+    as_of: AsOfOption = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The values of one entity, as the endpoint would look them up."""
+    from lakeloop.functions.build_features import ONLINE, online_id
+    from lakeloop.lakehouse.applied import bound
+    from lakeloop.lakehouse.features.online import open_snapshot
+
+    place = find_place(lake, env)
+    project = place.applied()
+    if view not in project.views or not project.views[view].online:
+        online = [name for name, one in project.views.items() if one.online]
+        raise NotFound(f"there is no online view {view!r}", todo=f"name one of: {', '.join(online) or 'none is online'}")
+    bound_view = bound(project).views[view]
+    built = place.lake.documents.latest(ONLINE, online_id(project.name, view, bound_view.version))
+    if built is None:
+        raise NotFound(f"{view} has no snapshot yet", todo="run `lakeloop features build`")
+    given = dict(part.split("=", 1) if "=" in part else (part, "") for part in key or [])
+    missing = [name for name in project.views[view].entity if name not in given]
+    if missing:
+        raise Invalid(f"{view} is asked by {', '.join(project.views[view].entity)}", todo=f"lakeloop features get {view} {' '.join(f'{n}=…' for n in project.views[view].entity)}")
+    typed = tuple(int(given[name]) if bound_view.columns[name] == "BIGINT" else given[name] for name in project.views[view].entity)
+    values, event = open_snapshot(place.lake, built.body["key"], built.body["sha256"]).at(typed, moment(as_of))
+    if values is None:
+        out.print("nothing is known of it", markup=False)
+        return
+    facts({**values, "from": event}, as_json=as_json)

@@ -1,0 +1,67 @@
+"""`lake init|doctor|usage|maintain`."""
+
+from __future__ import annotations
+
+import typer
+
+from lakeloop.infra.cli.options import EnvOption, JsonOption, LakeOption, QuietOption
+from lakeloop.infra.cli.output import say, show
+from lakeloop.infra.place import find_place
+from lakeloop.lakehouse.errors import Refused
+
+
+def register(app: typer.Typer) -> None:
+    lake = typer.Typer(help="The bucket or folder that holds everything", no_args_is_help=True)
+    lake.command("init")(init)
+    lake.command("doctor")(doctor)
+    lake.command("usage")(usage)
+    lake.command("maintain")(maintain)
+    app.add_typer(lake, name="lake", rich_help_panel="Lake")
+
+
+def init(lake: LakeOption = None, env: EnvOption = None, quiet: QuietOption = False) -> None:
+    """Prove that the store keeps its promises, and make a lake in it."""
+    from lakeloop.lakehouse.probing import init_lake
+
+    place = find_place(lake, env)
+    proofs, made = init_lake(place.lake)
+    for proof in proofs:
+        say(f"  holds: {proof.promise}", quiet=quiet)
+    say(f"made a lake in {place.lake.url}\nnext: lakeloop apply" if made else f"{place.lake.url} is a lake already", quiet=quiet)
+
+
+def doctor(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Probe the store, and say what it guarantees. Exit code 3 when a promise does not hold."""
+    from lakeloop.lakehouse.probing import is_lake, probe
+
+    place = find_place(lake, env)
+    proofs = probe(place.lake.store)
+    rows = [{"promise": proof.promise, "holds": proof.held, "detail": proof.detail} for proof in proofs]
+    rows.append({"promise": "a lake was made here", "holds": is_lake(place.lake), "detail": place.lake.url})
+    show(rows, as_json=as_json)
+    broken = [proof.promise for proof in proofs if not proof.held]
+    if broken:
+        raise Refused(f"the store does not keep: {'; '.join(broken)}", where=place.lake.url, todo="use another store")
+
+
+def usage(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """How many objects and bytes each part of the lake has."""
+    from collections import Counter
+
+    place = find_place(lake, env)
+    objects: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for entry in place.lake.store.list():
+        part = "/".join(entry.key.split("/")[:2])
+        objects[part] += 1
+        sizes[part] += entry.size
+    rows = [{"part": part, "objects": objects[part], "MiB": round(sizes[part] / 2**20, 3)} for part in sorted(objects)]
+    show(rows, as_json=as_json, empty=f"{place.lake.url} is empty")
+
+
+def maintain(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+    """Fold every journal into its table; compact and checkpoint."""
+    from lakeloop.functions.maintain_lake import maintain_lake
+
+    place = find_place(lake, env)
+    show([{"name": one.name, "what": one.what, "count": one.count} for one in maintain_lake(place.lake, fold_at=1)], as_json=as_json, empty="nothing to do")

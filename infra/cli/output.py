@@ -1,0 +1,94 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str] | None = None, empty: str = "nothing there yet", title: str = "") -> None:
+    """Rows as JSON lines, or as a table with the given columns."""
+    if as_json:
+        for row in rows:
+            out.print(json.dumps(row, default=plain), markup=False)
+        return
+    if not rows:
+        out.print(empty, markup=False)
+        return
+    names = list(columns or rows[0])
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in names:
+        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows) and any(row.get(name) is not None for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell(row.get(name))) for name in names))
+    out.print(table)
+
+
+def facts(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """One record, a line a fact."""
+    if as_json:
+        out.print(json.dumps(record, default=plain), markup=False)
+        return
+    width = max((len(name) for name in record), default=0)
+    for name, value in record.items():
+        lines = cell(value).splitlines() or [""]
+        out.print(f"{name.replace('_', ' '):<{width}}  {lines[0]}", markup=False)
+        for line in lines[1:]:
+            out.print(f"{'':<{width}}  {line}", markup=False)
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A line for a person, on stderr, so that stdout stays for results."""
+    if not quiet:
+        err.print(text, markup=False)
+
+
+def cell(value: Any) -> str:
+    """A value as a person reads it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S}"
+        case dict() | list():
+            return json.dumps(value, default=plain)
+        case _:
+            return str(value)
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no form for."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """`3 h ago`."""
+    seconds = (now - moment).total_seconds()
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"
+
+
+Progress = Callable[..., None]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,107 @@
+"""Where a command works: the project of this folder, and the lake. The composition root of the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lakeloop.lakehouse.errors import Invalid, NotFound
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.lake import Lake
+    from lakeloop.lakehouse.project import Project
+
+DEFAULT_LAKE = ".lake"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A lake, and the project folder the command was called from, if there is one."""
+
+    lake: Lake
+    folder: Path | None
+    local: Project | None
+    """The project as its files say it now; commands that act use the applied one."""
+
+    def applied(self) -> Project:
+        """The definition in force of this folder's project, else of the lake's only one. NotFound with the way out."""
+        from lakeloop.lakehouse import applied
+
+        if self.local is not None:
+            return applied.load(self.lake, self.local.name)[0]
+        there = applied.names(self.lake)
+        if len(there) == 1:
+            return applied.load(self.lake, there[0])[0]
+        if not there:
+            raise NotFound("no project is applied in this lake", where=self.lake.url, todo="run `lakeloop apply` in a project's folder")
+        raise Invalid(f"the lake has several projects: {', '.join(there)}", todo="call this from the folder of one of them")
+
+    def project(self) -> Project:
+        """The project of this folder. NotFound outside of one."""
+        if self.local is None:
+            raise NotFound("there is no lakeloop.toml here or in any folder above", where=str(Path.cwd()), todo="go to a project's folder, or make one: lakeloop init NAME")
+        return self.local
+
+    def differs(self) -> bool:
+        """Whether the files say something that is not applied."""
+        from lakeloop.lakehouse import applied
+
+        if self.local is None:
+            return False
+        current = self.lake.documents.latest(applied.KIND, self.local.name)
+        return current is not None and current.body["hash"] != self.local.hash
+
+
+def find_place(lake: str | None = None, environment: str | None = None, *, start: Path | None = None, need_project: bool = False) -> Place:
+    """The lake is `--lake`, else LAKELOOP_LAKE, else the environment's, else ./.lake."""
+    from lakeloop.lakehouse.lake import open_lake
+
+    folder, local = _project(start or Path.cwd(), need_project)
+    url = lake or os.environ.get("LAKELOOP_LAKE") or _lake_of(folder, local, environment)
+    return Place(open_lake(url), folder, local)
+
+
+def code_version(folder: Path, project: Project) -> str:
+    """The Git commit of a project's folder (`+` when its files differ from it), else the hash of its files. Git is not needed."""
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--", ".") if commit else ""
+    except (OSError, subprocess.SubprocessError):
+        commit = changed = ""
+    return f"git:{commit}{'+' if changed else ''}" if commit else f"files:{project.hash[:12]}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _project(start: Path, needed: bool) -> tuple[Path | None, Project | None]:
+    from lakeloop.lakehouse.project import find_project, read_project
+
+    try:
+        folder = find_project(start)
+    except NotFound:
+        if needed:
+            raise
+        return None, None
+    return folder, read_project(folder)
+
+
+def _lake_of(folder: Path | None, project: Project | None, name: str | None) -> str:
+    wanted = name or os.environ.get("LAKELOOP_ENV") or ""
+    if project is None or folder is None:
+        if wanted:
+            raise Invalid(f"there is no environment {wanted!r} outside of a project", todo="go to the project's folder, or name the lake with --lake")
+        return DEFAULT_LAKE
+    environments = project.environments
+    if wanted and wanted not in environments:
+        raise Invalid(f"there is no environment {wanted!r}", where="lakeloop.toml", todo=f"name one of: {', '.join(environments) or 'none is declared'}")
+    chosen = environments[wanted] if wanted else next(iter(environments.values()), None)
+    url = chosen.lake if chosen else DEFAULT_LAKE
+    if chosen and chosen.endpoint:
+        os.environ.setdefault("AWS_ENDPOINT_URL", chosen.endpoint)
+    return url if "://" in url or Path(url).is_absolute() else str(folder / url)
