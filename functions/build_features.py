@@ -15,13 +15,21 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
+from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Conflict, Invalid
 from lakeloop.lakehouse.features.online import EPOCH, Header, publish_snapshot
-from lakeloop.lakehouse.features.point_in_time import change_points, empty_window_row, microseconds, plain_columns, timeline, window_columns, window_join
+from lakeloop.lakehouse.features.point_in_time import (
+    change_points,
+    empty_window_row,
+    microseconds,
+    plain_columns,
+    timeline,
+    window_columns,
+    window_join,
+)
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.project.definitions import FeatureView
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, quoted
@@ -44,12 +52,20 @@ class Built:
 
 
 def build_features(
-    lake: Lake, project: Project, *, as_of: datetime, views: Sequence[str] = (), progress: Callable[[Built], None] | None = None
+    lake: Lake,
+    project: Project,
+    *,
+    as_of: datetime,
+    views: Sequence[str] = (),
+    progress: Callable[[Built], None] | None = None,
 ) -> list[Built]:
     """Bring every view of a project (or the named ones and what they rest on) up to its inputs; `as_of` is the moment online answers begin before."""
     for name in views:
         if name not in project.views:
-            raise Invalid(f"{project.name} has no feature view {name!r}", todo=f"name one of: {', '.join(sorted(project.views)) or 'none'}")
+            raise Invalid(
+                f"{project.name} has no feature view {name!r}",
+                todo=f"name one of: {', '.join(sorted(project.views)) or 'none'}",
+            )
     done = []
     for name in needed(project, views or list(project.views)):
         built = _build(lake, project, project.views[name], as_of)
@@ -76,7 +92,9 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
     table_name = f"{project.name}/{view.name}"
     catalog = LakeCatalog(lake, project)
     with Session(lake.store.location(), catalog) as session:
-        session.run(f"select * from (\n{view.sql}\n) limit 0", where=view.sql_path)  # opens the inputs, so that their versions are known
+        session.run(
+            f"select * from (\n{view.sql}\n) limit 0", where=view.sql_path
+        )  # opens the inputs, so that their versions are known
         inputs = json.dumps({"view": version, "inputs": dict(sorted(catalog.versions.items()))}, sort_keys=True)
         table = lake.tables.open(table_name)
         made_from = table.facts(1)[0].get("lakeloop.inputs") if table else None
@@ -93,8 +111,17 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
                 return None  # another build of this view was faster; the next sweep looks again
         online_rows = _publish(lake, project, view, version, session, rows, as_of, table.version) if view.online else 0
     built = Built(view.name, rows.num_rows, online_rows, table.version, time.monotonic() - began)
-    facts = {"project": project.name, "view": view.name, "view_version": version, "rows": built.rows, "online_rows": online_rows, "version": built.version}
-    lake.record("builds", [{**facts, "inputs": inputs, "as_of": as_of, "seconds": built.seconds, "logged_at": lake.clock()}])
+    facts = {
+        "project": project.name,
+        "view": view.name,
+        "view_version": version,
+        "rows": built.rows,
+        "online_rows": online_rows,
+        "version": built.version,
+    }
+    lake.record(
+        "builds", [{**facts, "inputs": inputs, "as_of": as_of, "seconds": built.seconds, "logged_at": lake.clock()}]
+    )
     return built
 
 
@@ -108,14 +135,26 @@ def _online_is_current(lake: Lake, project: Project, view: FeatureView, version:
 
 
 def _publish(
-    lake: Lake, project: Project, view: FeatureView, version: str, session: Session, rows: pa.Table, as_of: datetime, table_version: int
+    lake: Lake,
+    project: Project,
+    view: FeatureView,
+    version: str,
+    session: Session,
+    rows: pa.Table,
+    as_of: datetime,
+    table_version: int,
 ) -> int:
     start_us = microseconds(as_of - EPOCH - ONLINE_HISTORY)
     lines = online_rows(session, view, rows, start_us)
     empty = empty_window_row(view) if view.windows else None
     ttl_us = microseconds(view.ttl) if view.ttl is not None else None
-    snapshot = publish_snapshot(lake, Header(project.name, view.name, version, view.entity, start_us, ttl_us, empty), lines)
-    doc, body = online_id(project.name, view.name, version), {**snapshot, "table_version": table_version, "as_of": as_of.isoformat(), "rows": lines.num_rows}
+    snapshot = publish_snapshot(
+        lake, Header(project.name, view.name, version, view.entity, start_us, ttl_us, empty), lines
+    )
+    doc, body = (
+        online_id(project.name, view.name, version),
+        {**snapshot, "table_version": table_version, "as_of": as_of.isoformat(), "rows": lines.num_rows},
+    )
     while True:
         current = lake.documents.latest(ONLINE, doc)
         try:
@@ -138,11 +177,15 @@ def online_rows(session: Session, view: FeatureView, rows: pa.Table, start_us: i
     if view.windows is None:
         partition = f"partition by {', '.join(entity)} " if entity else ""
         lines = timeline(view, "_built", plain_columns(view, rows.column_names))
-        return session.run(f"select * from ({lines}) qualify coalesce(lead(_from) over ({partition}order by _from) > {start_us}, true) order by {order}")
+        return session.run(
+            f"select * from ({lines}) qualify coalesce(lead(_from) over ({partition}order by _from) > {start_us}, true) order by {order}"
+        )
     reach = start_us - max(microseconds(length) for length in view.windows.over.values()) - microseconds(view.refresh)
     session.keep("_recent", f"select * from _built where epoch_us({quoted(view.event_time)}::timestamptz) > {reach}")
     session.keep("_points", f"select row_number() over () as _row, * from ({change_points(view, '_recent', start_us)})")
     names = ", ".join(f"j.{quoted(name)}" for name in window_columns(view))
     keys = "".join(f"p.{name}, " for name in entity)
     joined = window_join(view, "_recent", "_points")
-    return session.run(f"select {keys}p._t as _from, j._event, {names} from _points p join ({joined}) j using (_row) order by {order}")
+    return session.run(
+        f"select {keys}p._t as _from, j._event, {names} from _points p join ({joined}) j using (_row) order by {order}"
+    )

@@ -58,7 +58,9 @@ class Checked:
     leaks: tuple[Leak, ...]
 
 
-def check_leakage(lake: Lake, project: Project, model: str, *, progress: Callable[[int, int], None] | None = None) -> Checked:
+def check_leakage(
+    lake: Lake, project: Project, model: str, *, progress: Callable[[int, int], None] | None = None
+) -> Checked:
     """Compare at `MOMENTS` moments spread over the model's examples. Without data there is nothing to compare: 0 rows."""
     definition = project.models[model]
     moments = _moments(lake, project, definition)
@@ -114,7 +116,9 @@ def _both(lake: Lake, project: Project, model: Model, moment: datetime) -> tuple
         full = with_features(session, project, model)
         asked = session.run(f"select * from {EXAMPLES}")
     spine = spine_of(model.examples_sql)
-    with Session(lake.store.location(), LakeCatalog(lake, project, from_sources=True, known_by=moment, exempt=spine)) as session:
+    with Session(
+        lake.store.location(), LakeCatalog(lake, project, from_sources=True, known_by=moment, exempt=spine)
+    ) as session:
         keep_examples(session, model, where=span)
         request = session.run(f"select * exclude (_row) from {EXAMPLES}")
     with Session(lake.store.location(), LakeCatalog(lake, project, from_sources=True, known_by=moment)) as session:
@@ -136,7 +140,9 @@ def _first_and_last(lake: Lake, project: Project, model: Model) -> tuple[pa.Tabl
     for first in (False, True):
         with Session(lake.store.location(), LakeCatalog(lake, project, first_seen=first)) as session:
             keep_examples(session, model)
-            tables.append(session.run(f"select id, as_of, {', '.join(map(quoted, model.inputs.request))} from {EXAMPLES}"))
+            tables.append(
+                session.run(f"select id, as_of, {', '.join(map(quoted, model.inputs.request))} from {EXAMPLES}")
+            )
     return tables[0], tables[1]
 
 
@@ -145,7 +151,9 @@ def _compare(leaks: dict[str, Leak], model: Model, full: pa.Table, known: pa.Tab
     inputs = [name for name in full.column_names if name in known.column_names and name not in RESERVED]
     if not inputs or not full.num_rows:
         return
-    tests = ", ".join(f"count(*) filter (where f.{quoted(n)} is distinct from k.{quoted(n)}) as {quoted(n)}" for n in inputs)
+    tests = ", ".join(
+        f"count(*) filter (where f.{quoted(n)} is distinct from k.{quoted(n)}) as {quoted(n)}" for n in inputs
+    )
     with Session(None, lambda _name: None) as session:
         session.register("f", full)
         session.register("k", known)
@@ -155,7 +163,9 @@ def _compare(leaks: dict[str, Leak], model: Model, full: pa.Table, known: pa.Tab
                 f"select f.id, f.as_of, f.{quoted(name)} as value, k.{quoted(name)} as known from f join k using (id) "
                 f"where f.{quoted(name)} is distinct from k.{quoted(name)} order by f.as_of, f.id limit 1"
             ).to_pylist()[0]
-            leaks[name] = Leak(model.name, name, row["id"], row["as_of"], row["value"], row["known"], int(counts[name]), why)
+            leaks[name] = Leak(
+                model.name, name, row["id"], row["as_of"], row["value"], row["known"], int(counts[name]), why
+            )
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,14 @@ import pyarrow as pa
 from lakeloop.lakehouse import endpoints, registry
 from lakeloop.lakehouse.features.online import EPOCH
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.monitoring import Window, actual_counts, drift_inputs, expected_counts, keep_window, labelled_scores
+from lakeloop.lakehouse.monitoring import (
+    Window,
+    actual_counts,
+    drift_inputs,
+    expected_counts,
+    keep_window,
+    labelled_scores,
+)
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
 from lakeloop.lakehouse.query.catalog import LakeCatalog
@@ -58,7 +65,9 @@ def check_monitors(lake: Lake, project: Project, *, as_of: datetime, names: Sequ
     return done
 
 
-def _judge(lake: Lake, session: Session, project: Project, model: Model, monitor: Monitor, version: int, as_of: datetime) -> Judged | None:
+def _judge(
+    lake: Lake, session: Session, project: Project, model: Model, monitor: Monitor, version: int, as_of: datetime
+) -> Judged | None:
     end = EPOCH + (as_of - EPOCH) // monitor.every * monitor.every
     window = Window(model.name, version, end - monitor.window, end)
     signature = registry.signature(lake, project.name, model.name, version)
@@ -71,8 +80,14 @@ def _judge(lake: Lake, session: Session, project: Project, model: Model, monitor
     if _known(session, project, model, monitor, window, results[0]):
         return None
     common = {
-        "project": project.name, "model": model.name, "monitor": monitor.name, "watch": monitor.watch, "version": version,
-        "window_start": window.start, "window_end": end, "logged_at": lake.clock(),
+        "project": project.name,
+        "model": model.name,
+        "monitor": monitor.name,
+        "watch": monitor.watch,
+        "version": version,
+        "window_start": window.start,
+        "window_end": end,
+        "logged_at": lake.clock(),
     }
     lake.record("monitor_results", [{**common, **result} for result in results])
     first = results[0]
@@ -92,14 +107,23 @@ def _performance(
     found = bootstrap(signature.problem, monitor.metric, y, prediction, threshold=signature.threshold)
     greater = metric_of(signature.problem, monitor.metric).greater_is_better
     if monitor.drop is not None:
-        measured = registry.metric(registry.version(lake, project.name, model.name, window.version).body, monitor.metric)
+        measured = registry.metric(
+            registry.version(lake, project.name, model.name, window.version).body, monitor.metric
+        )
         reference = float(measured["value"]) if measured and measured["value"] is not None else math.nan
         bound = reference - monitor.drop if greater else reference + monitor.drop
     else:
         bound = monitor.below if monitor.below is not None else monitor.above if monitor.above is not None else math.nan
     low_is_bad = greater if monitor.drop is not None else monitor.below is not None
     breached = bool(found.value < bound if low_is_bad else found.value > bound)
-    result = {"subject": "", "stat": monitor.metric, "value": found.value, "low": found.low, "high": found.high, "bound": bound}
+    result = {
+        "subject": "",
+        "stat": monitor.metric,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "bound": bound,
+    }
     return [{**result, "breached": breached, "rows": found.rows}]
 
 
@@ -111,7 +135,11 @@ def _drift(session: Session, monitor: Monitor, window: Window, signature: Signat
         return []
     there = session.run(f"select * from {name} limit 0").column_names
     if monitor.watch == "inputs":
-        watched = [(one.name, one.profile) for one in drift_inputs(signature.inputs, monitor.columns, there) if one.profile is not None]
+        watched = [
+            (one.name, one.profile)
+            for one in drift_inputs(signature.inputs, monitor.columns, there)
+            if one.profile is not None
+        ]
     else:
         watched = [("prediction", signature.prediction)] if signature.prediction is not None else []
     if not watched:
@@ -122,10 +150,27 @@ def _drift(session: Session, monitor: Monitor, window: Window, signature: Signat
     for (column, profile), counts in zip(watched, actual, strict=True):
         reference = expected_counts(profile)
         value, p = psi(reference, counts), psi_pvalue(reference, counts)
-        columns.append({"subject": column, "stat": "psi", "value": value, "bound": bound, "breached": bool(value > bound), "rows": rows, "p_value": p})
+        columns.append(
+            {
+                "subject": column,
+                "stat": "psi",
+                "value": value,
+                "bound": bound,
+                "breached": bool(value > bound),
+                "rows": rows,
+                "p_value": p,
+            }
+        )
     columns.sort(key=lambda one: -float(one["value"]))
     share = sum(bool(one["breached"]) for one in columns) / len(columns)
-    summary = {"subject": "", "stat": "share of columns", "value": share, "bound": monitor.share, "breached": share > monitor.share, "rows": rows}
+    summary = {
+        "subject": "",
+        "stat": "share of columns",
+        "value": share,
+        "bound": monitor.share,
+        "breached": share > monitor.share,
+        "rows": rows,
+    }
     return [summary, *columns]
 
 
@@ -136,14 +181,18 @@ def truth_and_scores(signature: Signature, rows: pa.Table) -> tuple[Any, Any]:
         return labels.cast(pa.float64()).to_numpy(), rows.column("prediction").to_numpy()
     texts = labels.cast(pa.string()).to_pylist()
     if signature.problem == "binary":
-        return np.array([text == signature.positive for text in texts], dtype=float), rows.column("prediction").to_numpy()
+        return np.array([text == signature.positive for text in texts], dtype=float), rows.column(
+            "prediction"
+        ).to_numpy()
     codes = {name: code for code, name in enumerate(signature.classes)}
     known = [at for at, text in enumerate(texts) if text in codes]
     scores = rows.column("scores").to_pylist()
     return np.array([codes[texts[at]] for at in known]), np.array([scores[at] for at in known], dtype=float)
 
 
-def _known(session: Session, project: Project, model: Model, monitor: Monitor, window: Window, first: dict[str, Any]) -> bool:
+def _known(
+    session: Session, project: Project, model: Model, monitor: Monitor, window: Window, first: dict[str, Any]
+) -> bool:
     """Whether this window was judged on as many rows already."""
     seen = session.run(
         f"select count(*) as n from lakeloop.monitor_results where {_this(project, model, monitor)} and version = {window.version} "
@@ -153,21 +202,45 @@ def _known(session: Session, project: Project, model: Model, monitor: Monitor, w
 
 
 def _alert(
-    lake: Lake, session: Session, project: Project, model: Model, monitor: Monitor, window: Window, first: dict[str, Any], message: str
+    lake: Lake,
+    session: Session,
+    project: Project,
+    model: Model,
+    monitor: Monitor,
+    window: Window,
+    first: dict[str, Any],
+    message: str,
 ) -> str:
     """Open, keep or resolve the monitor's alert; returns the id of one that was opened now."""
-    open_now = session.run(f"select alert from lakeloop.alerts where {_this(project, model, monitor)} and status = 'open'").to_pylist()
+    open_now = session.run(
+        f"select alert from lakeloop.alerts where {_this(project, model, monitor)} and status = 'open'"
+    ).to_pylist()
     common = {
-        "project": project.name, "model": model.name, "monitor": monitor.name, "severity": monitor.severity, "value": first["value"], "bound": first["bound"],
-        "window_end": window.end, "logged_at": lake.clock(), "who": lake.who,
+        "project": project.name,
+        "model": model.name,
+        "monitor": monitor.name,
+        "severity": monitor.severity,
+        "value": first["value"],
+        "bound": first["bound"],
+        "window_end": window.end,
+        "logged_at": lake.clock(),
+        "who": lake.who,
     }
-    if first["breached"] and not open_now and _bad_in_a_row(session, project, model, monitor, window) >= monitor.for_ - 1:
+    if (
+        first["breached"]
+        and not open_now
+        and _bad_in_a_row(session, project, model, monitor, window) >= monitor.for_ - 1
+    ):
         alert = f"{project.name}.{model.name}.{monitor.name}.v{window.version}.{window.end:%Y%m%d%H%M}"
         lake.record("alerts", [{**common, "alert": alert, "status": "open", "message": message}], f"{alert}-open")
         return alert
     if not first["breached"]:
         for one in open_now:
-            lake.record("alerts", [{**common, "alert": one["alert"], "status": "resolved", "message": f"good again: {message}"}], f"{one['alert']}-resolved")
+            lake.record(
+                "alerts",
+                [{**common, "alert": one["alert"], "status": "resolved", "message": f"good again: {message}"}],
+                f"{one['alert']}-resolved",
+            )
     return ""
 
 
@@ -196,7 +269,16 @@ def resolve_alerts(lake: Lake, project: str, model: str, names: Sequence[str], w
     listed = ", ".join(literal(name) for name in names)
     where = f"project = {literal(project)} and model = {literal(model)} and monitor in ({listed}) and status = 'open'"
     for row in ask(lake, f"select alert, monitor from lakeloop.alerts where {where}").to_pylist():
-        fact = {"alert": row["alert"], "project": project, "model": model, "monitor": row["monitor"], "status": "resolved", "message": why, "logged_at": lake.clock(), "who": lake.who}
+        fact = {
+            "alert": row["alert"],
+            "project": project,
+            "model": model,
+            "monitor": row["monitor"],
+            "status": "resolved",
+            "message": why,
+            "logged_at": lake.clock(),
+            "who": lake.who,
+        }
         lake.record("alerts", [fact], f"{row['alert']}-resolved")
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +50,11 @@ def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:
     header = next(csv_lines(data, delimiter))
     twice = {name for name in header if header.count(name) > 1}
     if twice:
-        raise Invalid(f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header")
+        raise Invalid(
+            f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header"
+        )
+    if data.count(b'"') % 2:
+        _check_last_quote(data, delimiter, where)
     broken: Broken = []
 
     def note(row: Any) -> str:
@@ -60,22 +65,59 @@ def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:
     try:
         rows = csv.read_csv(
             io.BytesIO(data),
-            read_options=csv.ReadOptions(use_threads=False),
+            read_options=csv.ReadOptions(
+                use_threads=False, block_size=min(max(len(data), 1 << 20), 1 << 28)
+            ),  # a row may not straddle blocks
             parse_options=csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types={name: pa.string() for name in header}, strings_can_be_null=False),
+            convert_options=csv.ConvertOptions(
+                column_types={name: pa.string() for name in header}, strings_can_be_null=False
+            ),
         )
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise Invalid(f"this cannot be read as CSV: {str(error).splitlines()[0]}", where=where, todo="send it as UTF-8 with a header line") from error
+        raise Invalid(
+            f"this cannot be read as CSV: {str(error).splitlines()[0]}",
+            where=where,
+            todo="send it as UTF-8 with a header line",
+        ) from error
     skipped = {entry["_line"] for entry in broken}
     lines = [n for n in range(1, rows.num_rows + len(skipped) + 1) if n not in skipped]
-    return rows.append_column("_line", pa.array(lines, pa.int64())), broken
+    return _numbered(rows, lines), broken
+
+
+def _check_last_quote(data: bytes, delimiter: str, where: str) -> None:
+    """A quote that nobody closes would swallow every row after it as one text. Invalid when the text ends inside quotes."""
+    import csv
+
+    rows = csv.reader(
+        io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter, strict=True
+    )
+    opened = 1
+    try:
+        for _ in rows:
+            opened = rows.line_num + 1
+    except csv.Error as error:
+        if "expected after" not in str(error):
+            raise Invalid(
+                f"a quote that opens in line {opened} is never closed",
+                where=where,
+                todo="mend the file and send it again",
+            ) from error
+
+
+def _numbered(rows: pa.Table, lines: Sequence[int]) -> pa.Table:
+    """With `_line`, which no column of the file may take the place of."""
+    return rows.select([name for name in rows.column_names if name != "_line"]).append_column(
+        "_line", pa.array(lines, pa.int64())
+    )
 
 
 def csv_lines(data: bytes, delimiter: str) -> Any:
     """Rows of a CSV text as lists, by the standard library's reader: for headers and samples."""
     import csv
 
-    return csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter)
+    return csv.reader(
+        io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter
+    )
 
 
 def _jsonl(where: str, data: bytes) -> tuple[pa.Table, Broken]:
@@ -87,16 +129,28 @@ def _jsonl(where: str, data: bytes) -> tuple[pa.Table, Broken]:
             record = json.loads(text)
             json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
         except (ValueError, RecursionError) as error:
-            broken.append({"_line": line, "reason": f"broken line: not JSON ({error})", "row": text.decode(errors="replace")})
+            broken.append(
+                {"_line": line, "reason": f"broken line: not JSON ({error})", "row": text.decode(errors="replace")}
+            )
             continue
         if not isinstance(record, dict):
-            broken.append({"_line": line, "reason": "broken line: not a JSON object", "row": text.decode(errors="replace")})
+            broken.append(
+                {"_line": line, "reason": "broken line: not a JSON object", "row": text.decode(errors="replace")}
+            )
             continue
-        rows.append({name: None if v is None else v if isinstance(v, str) else json.dumps(v) for name, v in record.items()} | {"_line": line})
+        rows.append(
+            {name: None if v is None else v if isinstance(v, str) else json.dumps(v) for name, v in record.items()}
+            | {"_line": line}
+        )
     if not rows and not broken:
         raise Invalid("the file is empty", where=where, todo="send one JSON object a line")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({n: pa.array([row.get(n) for row in rows], pa.int64() if n == "_line" else pa.string()) for n in names or ["_line"]}), broken
+    return pa.table(
+        {
+            n: pa.array([row.get(n) for row in rows], pa.int64() if n == "_line" else pa.string())
+            for n in names or ["_line"]
+        }
+    ), broken
 
 
 def _parquet(where: str, data: bytes) -> pa.Table:
@@ -105,8 +159,12 @@ def _parquet(where: str, data: bytes) -> pa.Table:
     try:
         rows = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
-        raise Invalid(f"this cannot be read as Parquet: {str(error).splitlines()[0]}", where=where, todo="send the file again, whole") from error
-    return rows.append_column("_line", pa.array(range(1, rows.num_rows + 1), pa.int64()))
+        raise Invalid(
+            f"this cannot be read as Parquet: {str(error).splitlines()[0]}",
+            where=where,
+            todo="send the file again, whole",
+        ) from error
+    return _numbered(rows, range(1, rows.num_rows + 1))
 
 
 def _declared(source: Source, where: str, rows: pa.Table) -> pa.Table:
@@ -117,9 +175,19 @@ def _declared(source: Source, where: str, rows: pa.Table) -> pa.Table:
         raise Invalid(
             f"the file has no column {', '.join(missing)} (it has {', '.join(sorted(names)) or 'none'})",
             where=where,
-            todo=f"mend the header, or declare it as nullable (\"type?\") in sources/{source.name}.toml",
+            todo=f'mend the header, or declare it as nullable ("type?") in sources/{source.name}.toml',
+        )
+    if not names & set(source.columns):
+        raise Invalid(
+            f"the file has none of the declared columns (it has {', '.join(sorted(names)) or 'none'})",
+            where=where,
+            todo="mend the header",
         )
     extra = sorted(names - set(source.columns))
     if extra and source.unlisted == "stop":
-        raise Invalid(f"the file has columns that are not declared: {', '.join(extra)}", where=where, todo=f'list them in sources/{source.name}.toml, or set unlisted = "drop"')
+        raise Invalid(
+            f"the file has columns that are not declared: {', '.join(extra)}",
+            where=where,
+            todo=f'list them in sources/{source.name}.toml, or set unlisted = "drop"',
+        )
     return rows.select([name for name in rows.column_names if name == "_line" or name in source.columns])

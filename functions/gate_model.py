@@ -66,7 +66,9 @@ def gate_model(lake: Lake, project: Project) -> list[Verdict]:
     return done
 
 
-def judge_version(lake: Lake, definition: Model, project: str, version: Revision, champion: int | None) -> list[Finding]:
+def judge_version(
+    lake: Lake, definition: Model, project: str, version: Revision, champion: int | None
+) -> list[Finding]:
     """Every rule of the gate on the test rows of a version's run, against a champion (None: against the baseline only)."""
     rows = test_rows(lake, version.body)
     ours = _scorer(lake, version.body)
@@ -94,7 +96,9 @@ def test_rows(lake: Lake, body: Mapping[str, Any]) -> pa.Table:
     return pq.read_table(io.BytesIO(lake.artifacts.get(artifact.key, artifact.sha256)))
 
 
-def promote(lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False) -> None:
+def promote(
+    lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
+) -> None:
     """Make a version the champion everywhere: the endpoint's document first, which decides, then the statuses that follow from it."""
     endpoints.promote(lake, project, model, version, expected=expected, why=why, by_hand=by_hand)
     registry.set_status(lake, project, model, version, "champion", why)
@@ -113,13 +117,22 @@ def _gate(lake: Lake, project: Project, run: runs.OpenRun) -> Verdict:
     for _ in range(TRIES):
         champion = endpoints.champion(lake, project.name, run.model)
         try:
-            verdict = _decide(lake, project, definition, run, version, champion if champion != run.version else _before(lake, project, run))
+            verdict = _decide(
+                lake,
+                project,
+                definition,
+                run,
+                version,
+                champion if champion != run.version else _before(lake, project, run),
+            )
         except Conflict:
             continue  # another was promoted while this was judged
         _record(lake, project, run, champion, verdict)
         runs.close_run(lake, run.run)
         return verdict
-    raise Conflict(f"the champion of {run.model} changes faster than it can be judged", todo="run `lakeloop work --once` again")
+    raise Conflict(
+        f"the champion of {run.model} changes faster than it can be judged", todo="run `lakeloop work --once` again"
+    )
 
 
 def _before(lake: Lake, project: Project, run: runs.OpenRun) -> int | None:
@@ -128,7 +141,9 @@ def _before(lake: Lake, project: Project, run: runs.OpenRun) -> int | None:
     return int(changes[1]["version"]) if len(changes) > 1 else None
 
 
-def _decide(lake: Lake, project: Project, definition: Model, run: runs.OpenRun, version: Revision, champion: int | None) -> Verdict:
+def _decide(
+    lake: Lake, project: Project, definition: Model, run: runs.OpenRun, version: Revision, champion: int | None
+) -> Verdict:
     number = int(version.body["version"])
     try:
         findings = tuple(judge_version(lake, definition, project.name, version, champion))
@@ -158,9 +173,23 @@ def _must_wait(lake: Lake, project: Project, definition: Model, champion: int | 
 
 
 def _record(lake: Lake, project: Project, run: runs.OpenRun, champion: int | None, verdict: Verdict) -> None:
-    common = {"run": run.run, "project": project.name, "model": run.model, "version": verdict.version, "verdict": verdict.verdict, "logged_at": lake.clock()}
-    rows = [{**asdict(finding), **common, "champion": champion if champion != verdict.version else None} for finding in verdict.findings]
-    lake.record("verdicts", rows or [{**common, "rule": "comparison", "passed": False, "needed": verdict.why}], f"{run.run}-verdict")
+    common = {
+        "run": run.run,
+        "project": project.name,
+        "model": run.model,
+        "version": verdict.version,
+        "verdict": verdict.verdict,
+        "logged_at": lake.clock(),
+    }
+    rows = [
+        {**asdict(finding), **common, "champion": champion if champion != verdict.version else None}
+        for finding in verdict.findings
+    ]
+    lake.record(
+        "verdicts",
+        rows or [{**common, "rule": "comparison", "passed": False, "needed": verdict.why}],
+        f"{run.run}-verdict",
+    )
 
 
 def _scorer(lake: Lake, body: Mapping[str, Any]) -> Scorer:
@@ -170,9 +199,12 @@ def _scorer(lake: Lake, body: Mapping[str, Any]) -> Scorer:
 
 def _check_comparable(ours: Scorer, theirs: Scorer, rows: pa.Table, champion: int) -> None:
     """Refused when the champion cannot be asked about these rows."""
-    missing = [one.name for one in theirs.signature.inputs if one.role != "derived" and one.name not in rows.column_names]
+    missing = [
+        one.name for one in theirs.signature.inputs if one.role != "derived" and one.name not in rows.column_names
+    ]
     if missing or ours.signature.classes != theirs.signature.classes:
         what = f"inputs {', '.join(missing)}" if missing else "other classes"
-        raise Refused(f"version {champion} needs {what}, so both cannot be judged on the same rows", todo="approve or refuse it by hand")
-
-
+        raise Refused(
+            f"version {champion} needs {what}, so both cannot be judged on the same rows",
+            todo="approve or refuse it by hand",
+        )

@@ -45,7 +45,9 @@ class Ingested:
     """Why the file as a whole could not be read; it lies in quarantine/ then."""
 
 
-def ingest_data(lake: Lake, project: Project, sources: Sequence[str] = (), *, progress: Callable[[Ingested], None] | None = None) -> list[Ingested]:
+def ingest_data(
+    lake: Lake, project: Project, sources: Sequence[str] = (), *, progress: Callable[[Ingested], None] | None = None
+) -> list[Ingested]:
     """Ingest every landed file of a project (or of some of its sources), oldest name first.
 
     Refused when a source says `on_error = "stop"` and a row is wrong: the file stays in landing/ and nothing of it is in the table.
@@ -95,36 +97,61 @@ def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: s
     stopping = [] if already else [row for row in bad if row["_stop"]]
     if stopping:
         shown = "; ".join(f"line {row['_line']}: {row['reason']}" for row in stopping[:SHOWN])
-        raise Refused(f"{len(stopping)} wrong rows, and the source says stop: {shown}", where=f"{source.name}/{file}", todo="mend the file in landing/, or set on_error")
+        raise Refused(
+            f"{len(stopping)} wrong rows, and the source says stop: {shown}",
+            where=f"{source.name}/{file}",
+            todo="mend the file in landing/, or set on_error",
+        )
     at = lake.clock()
     common = {"project": project.name, "source": source.name, "file": identity, "logged_at": at}
     segment = f"{project.name}-{source.name}-{mark}"
-    lake.record("quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], segment)
+    lake.record(
+        "quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], segment
+    )
     quarantined = sum(not row["_keep"] for row in bad)
     count = good.num_rows
     good = good.append_column("_file", pa.array([identity] * count, pa.string()))
     good = good.append_column("_ingested_at", pa.array([at] * count, pa.timestamp("us", "UTC")))
     version = _commit(lake, f"{project.name}/{source.name}", identity, stored(good))
     seconds = time.monotonic() - began
-    facts = {**common, "rows": count, "quarantined": quarantined, "warned": len(bad) - quarantined, "version": version, "seconds": seconds}
-    lake.record("ingestions", [facts], segment)  # also when the rows were there: a crash may have come between the commit and this
+    facts = {
+        **common,
+        "rows": count,
+        "quarantined": quarantined,
+        "warned": len(bad) - quarantined,
+        "version": version,
+        "seconds": seconds,
+    }
+    lake.record(
+        "ingestions", [facts], segment
+    )  # also when the rows were there: a crash may have come between the commit and this
     _move_to_raw(lake, project, source, key, f"{mark}/{file}", data)
     if already:
         return Ingested(source.name, file, 0, 0, version, already=True)
     return Ingested(source.name, file, count, quarantined, version, reasons=tuple(row["reason"] for row in bad))
 
 
-def _set_aside(lake: Lake, project: Project, source: Source, key: str, file: str, data: bytes, problem: str) -> Ingested:
+def _set_aside(
+    lake: Lake, project: Project, source: Source, key: str, file: str, data: bytes, problem: str
+) -> Ingested:
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     mark = hashlib.sha256(data).hexdigest()[:16]
     lake.store.put(f"quarantine/{project.name}/{source.name}/{mark}/{file}", data)
-    fact = {"project": project.name, "source": source.name, "file": f"{file}#{mark}", "reason": f"file: {problem}", "logged_at": lake.clock()}
+    fact = {
+        "project": project.name,
+        "source": source.name,
+        "file": f"{file}#{mark}",
+        "reason": f"file: {problem}",
+        "logged_at": lake.clock(),
+    }
     lake.record("quarantine", [fact], f"{project.name}-{source.name}-{mark}-file")
     lake.store.delete([key])
     return Ingested(source.name, file, 0, 0, -1, problem=problem)
 
 
-def _judge(lake: Lake, project: Project, source: Source, file: str, data: bytes) -> tuple[pa.Table, list[dict[str, Any]]]:
+def _judge(
+    lake: Lake, project: Project, source: Source, file: str, data: bytes
+) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Rows for the table, with their line; and wrong rows with their reasons, `_keep` (in the table all the same) and `_stop`."""
     raw, broken = decode(source, f"{source.name}/{file}", data)
     present = [name for name in raw.column_names if name != "_line"]

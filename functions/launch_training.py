@@ -49,7 +49,9 @@ def launch_training(lake: Lake, project: Project, launcher: Launcher, *, as_of: 
     for model in project.models.values():
         trigger = _due(lake, project, model, as_of)
         if trigger is not None:
-            run = runs.open_run(lake, project, model.name, trigger=trigger.reason, as_of=as_of, incident=trigger.incident)
+            run = runs.open_run(
+                lake, project, model.name, trigger=trigger.reason, as_of=as_of, incident=trigger.incident
+            )
             if run is not None:
                 launcher(run)
                 done.append(Launched(model.name, run, trigger.reason))
@@ -63,7 +65,9 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
         return None
     with Session(lake.store.location(), LakeCatalog(lake, project)) as session:
         this = f"project = {literal(project.name)} and model = {literal(model.name)}"
-        alerts = session.run(f"select alert, monitor, message from lakeloop.alerts where {this} and status = 'open' order by alert").to_pylist()
+        alerts = session.run(
+            f"select alert, monitor, message from lakeloop.alerts where {this} and status = 'open' order by alert"
+        ).to_pylist()
         if any(one["monitor"] in model.retrain.unless for one in alerts):
             return None
         last = session.run(f"select max(as_of) as newest from lakeloop.runs where {this}").column("newest")[0].as_py()
@@ -78,10 +82,14 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
 def _new_rows(session: Session, model: Model, last: datetime | None, as_of: datetime) -> Trigger | None:
     if not model.retrain.new_rows or last is None:
         return None
-    count = session.run(
-        f"select count(*) as n from {model.name}_examples where label is not null and label_known_at::timestamptz > timestamptz {literal(last.isoformat())} "
-        f"and label_known_at::timestamptz <= timestamptz {literal(as_of.isoformat())}"
-    ).column("n")[0].as_py()
+    count = (
+        session.run(
+            f"select count(*) as n from {model.name}_examples where label is not null and label_known_at::timestamptz > timestamptz {literal(last.isoformat())} "
+            f"and label_known_at::timestamptz <= timestamptz {literal(as_of.isoformat())}"
+        )
+        .column("n")[0]
+        .as_py()
+    )
     if count < model.retrain.new_rows:
         return None
     return Trigger(f"{count:,} new labelled examples since the last run", f"rows.{last:%Y%m%d%H%M}")

@@ -39,9 +39,11 @@ class Swept:
         return any(self.done.values()) or bool(self.failed)
 
 
-def is_quiet(lake: Lake) -> bool:
-    """Whether nothing at all waits: one LIST of one key each."""
-    return not any(next(iter(lake.store.list(prefix, limit=1)), None) for prefix in (keys.LANDING, keys.INBOX, keys.EVENTS, keys.OPEN_RUNS))
+def has_news(lake: Lake) -> bool:
+    """Whether something came that a sweep would act on: a file, an event, a run without a verdict. One LIST of one key each."""
+    return any(
+        next(iter(lake.store.list(prefix, limit=1)), None) for prefix in (keys.LANDING, keys.EVENTS, keys.OPEN_RUNS)
+    )
 
 
 def sweep(lake: Lake, launcher: Launcher, *, as_of: datetime | None = None, only: str = "") -> Swept:

@@ -36,13 +36,23 @@ class Place:
         if len(there) == 1:
             return applied.load(self.lake, there[0])[0]
         if not there:
-            raise NotFound("no project is applied in this lake", where=self.lake.url, todo="run `lakeloop apply` in a project's folder")
-        raise Invalid(f"the lake has several projects: {', '.join(there)}", todo="call this from the folder of one of them")
+            raise NotFound(
+                "no project is applied in this lake",
+                where=self.lake.url,
+                todo="run `lakeloop apply` in a project's folder",
+            )
+        raise Invalid(
+            f"the lake has several projects: {', '.join(there)}", todo="call this from the folder of one of them"
+        )
 
     def project(self) -> Project:
         """The project of this folder. NotFound outside of one."""
         if self.local is None:
-            raise NotFound("there is no lakeloop.toml here or in any folder above", where=str(Path.cwd()), todo="go to a project's folder, or make one: lakeloop init NAME")
+            raise NotFound(
+                "there is no lakeloop.toml here or in any folder above",
+                where=str(Path.cwd()),
+                todo="go to a project's folder, or make one: lakeloop init NAME",
+            )
         return self.local
 
     def differs(self) -> bool:
@@ -55,7 +65,9 @@ class Place:
         return current is not None and current.body["hash"] != self.local.hash
 
 
-def find_place(lake: str | None = None, environment: str | None = None, *, start: Path | None = None, need_project: bool = False) -> Place:
+def find_place(
+    lake: str | None = None, environment: str | None = None, *, start: Path | None = None, need_project: bool = False
+) -> Place:
     """The lake is `--lake`, else LAKELOOP_LAKE, else the environment's, else ./.lake."""
     from lakeloop.lakehouse.lake import open_lake
 
@@ -75,7 +87,9 @@ def code_version(folder: Path, project: Project) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -95,11 +109,18 @@ def _lake_of(folder: Path | None, project: Project | None, name: str | None) -> 
     wanted = name or os.environ.get("LAKELOOP_ENV") or ""
     if project is None or folder is None:
         if wanted:
-            raise Invalid(f"there is no environment {wanted!r} outside of a project", todo="go to the project's folder, or name the lake with --lake")
+            raise Invalid(
+                f"there is no environment {wanted!r} outside of a project",
+                todo="go to the project's folder, or name the lake with --lake",
+            )
         return DEFAULT_LAKE
     environments = project.environments
     if wanted and wanted not in environments:
-        raise Invalid(f"there is no environment {wanted!r}", where="lakeloop.toml", todo=f"name one of: {', '.join(environments) or 'none is declared'}")
+        raise Invalid(
+            f"there is no environment {wanted!r}",
+            where="lakeloop.toml",
+            todo=f"name one of: {', '.join(environments) or 'none is declared'}",
+        )
     chosen = environments[wanted] if wanted else next(iter(environments.values()), None)
     url = chosen.lake if chosen else DEFAULT_LAKE
     if chosen and chosen.endpoint:

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 def bars(*, quiet: bool = False, console: Console | None = None) -> Progress:
     """A set of progress bars as all commands show them."""
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console or Console(stderr=True), disable=quiet, transient=False)
 
 
@@ -30,7 +37,9 @@ class TrainingProgress:
             self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._owned:
             self._progress.stop()
 
@@ -38,7 +47,9 @@ class TrainingProgress:
         """One event of a run's task."""
         row = self._rows.get(event.task)
         if row is None:
-            row = self._rows[event.task] = self._progress.add_task(f"{self._prefix}{event.task}", total=None if event.task == "tune" else 1, note="")
+            row = self._rows[event.task] = self._progress.add_task(
+                f"{self._prefix}{event.task}", total=None if event.task == "tune" else 1, note=""
+            )
         match event.status:
             case "started":
                 return
@@ -47,6 +58,11 @@ class TrainingProgress:
                 self._progress.update(row, total=event.total or None, completed=event.done, note=best)
             case "done" | "reused":
                 total = self._progress.tasks[row].total or 1
-                self._progress.update(row, total=total, completed=total, note=event.note if event.status == "done" else f"{event.note} (done before)")
+                self._progress.update(
+                    row,
+                    total=total,
+                    completed=total,
+                    note=event.note if event.status == "done" else f"{event.note} (done before)",
+                )
             case "failed":
                 self._progress.update(row, note=f"failed: {event.note}")

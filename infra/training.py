@@ -23,7 +23,11 @@ def state_folder(lake_url: str, folder: Path | None = None) -> Path:
 
     LAKELOOP_STATE_DIR, else the user's state folder; one below it per lake and checkout.
     """
-    root = os.environ.get("LAKELOOP_STATE_DIR") or os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    root = (
+        os.environ.get("LAKELOOP_STATE_DIR")
+        or os.environ.get("XDG_STATE_HOME")
+        or str(Path.home() / ".local" / "state")
+    )
     mark = hashlib.sha256(f"{lake_url}|{folder or ''}".encode()).hexdigest()[:12]
     return Path(root) / "lakeloop" / mark
 
@@ -31,7 +35,9 @@ def state_folder(lake_url: str, folder: Path | None = None) -> Path:
 class LocalRay:
     """Ray on this machine, started when it is first needed and stopped on leaving. Use as a context manager, from the main thread."""
 
-    def __init__(self, lake: Lake, folder: Path | None, *, say: Callable[[str], None], serve: bool = False, cpus: int = 0) -> None:
+    def __init__(
+        self, lake: Lake, folder: Path | None, *, say: Callable[[str], None], serve: bool = False, cpus: int = 0
+    ) -> None:
         self._lake, self._folder, self._say, self._serve = lake, state_folder(lake.url, folder), say, serve
         self._cpus = cpus or max(2, os.cpu_count() or 2)
         self._exit = ExitStack()
@@ -40,7 +46,9 @@ class LocalRay:
     def __enter__(self) -> LocalRay:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._exit.close()
         self.cluster = None
 

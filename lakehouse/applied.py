@@ -17,7 +17,13 @@ _BOUND: dict[str, Bound] = {}
 
 def publish(lake: Lake, project: Project, *, code_version: str, why: str = "") -> tuple[Revision, bool]:
     """Make this definition the one in force; returns its revision and whether anything changed. Safe to repeat."""
-    body = {"files": dict(project.files), "hash": project.hash, "code_version": code_version, "goal": project.goal, "owner": project.owner}
+    body = {
+        "files": dict(project.files),
+        "hash": project.hash,
+        "code_version": code_version,
+        "goal": project.goal,
+        "owner": project.owner,
+    }
     while True:
         current = lake.documents.latest(KIND, project.name)
         if current is not None and current.body["hash"] == project.hash:

@@ -53,7 +53,10 @@ class Artifacts:
         """The bytes, or Corrupt when they are not what was kept."""
         data = self._store.get(key)
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise Corrupt(f"the bytes of {key} do not match their hash", todo="restore the object from a copy of the lake, or train again")
+            raise Corrupt(
+                f"the bytes of {key} do not match their hash",
+                todo="restore the object from a copy of the lake, or train again",
+            )
         return data
 
     def put_folder(self, owner_kind: str, owner_id: str, folder: Path) -> list[Artifact]:

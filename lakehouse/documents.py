@@ -90,18 +90,28 @@ class Documents:
     def ids(self, kind: str, prefix: str = "") -> list[str]:
         """Ids of all documents of a kind that begin with `prefix`, sorted: one LIST."""
         root = keys.documents(kind)
-        return [entry.key[len(root) : -1] for entry in self._store.list(root + prefix, delimiter="/") if entry.key.endswith("/")]
+        return [
+            entry.key[len(root) : -1]
+            for entry in self._store.list(root + prefix, delimiter="/")
+            if entry.key.endswith("/")
+        ]
 
     def kinds(self) -> list[str]:
         return [entry.key.split("/")[1] for entry in self._store.list("docs/", delimiter="/")]
 
-    def _write(self, kind: str, doc_id: str, number: int, after: datetime | None, body: Mapping[str, Any], why: str) -> Revision:
+    def _write(
+        self, kind: str, doc_id: str, number: int, after: datetime | None, body: Mapping[str, Any], why: str
+    ) -> Revision:
         if "/" in doc_id or "/" in kind:
-            raise Invalid(f"{kind} {doc_id!r}: a document's kind and id are one part of a key each", todo="leave out '/'")
+            raise Invalid(
+                f"{kind} {doc_id!r}: a document's kind and id are one part of a key each", todo="leave out '/'"
+            )
         now = self._clock()
         at = max(now, after + timedelta(milliseconds=1)) if after else now
         mine = Revision(kind, doc_id, number, at, self._who, why, body, uuid.uuid4().hex)
-        data = json.dumps({"write": mine.write, "at": at.isoformat(), "who": mine.who, "why": why, "body": body}).encode()
+        data = json.dumps(
+            {"write": mine.write, "at": at.isoformat(), "who": mine.who, "why": why, "body": body}
+        ).encode()
         try:
             self._store.put(keys.revision(kind, doc_id, number), data, if_absent=True)
         except (AlreadyExists, Unknown, Unavailable) as doubt:
@@ -121,4 +131,7 @@ class Documents:
             at = datetime.fromisoformat(record["at"])
             return Revision(kind, doc_id, number, at, record["who"], record["why"], record["body"], record["write"])
         except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(f"the document {key} cannot be read ({type(error).__name__})", todo="restore the object from a copy of the lake") from error
+            raise Corrupt(
+                f"the document {key} cannot be read ({type(error).__name__})",
+                todo="restore the object from a copy of the lake",
+            ) from error

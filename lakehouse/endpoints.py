@@ -33,7 +33,9 @@ def champion(lake: Lake, project: str, model: str) -> int | None:
     return int(there.body["wanted"]) if there else None
 
 
-def promote(lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False) -> Revision:
+def promote(
+    lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
+) -> Revision:
     """Make `version` the wanted one, if the wanted one still is `expected` (None: there is none).
 
     Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar. Safe to repeat.
@@ -50,7 +52,10 @@ def promote(lake: Lake, project: str, model: str, version: int, *, expected: int
     if wanted != expected:
         raise Conflict(f"the champion of {model} is version {wanted} by now, not {expected}", todo="judge again")
     if version in barred and not by_hand:
-        raise Refused(f"version {version} of {model} was rolled back", todo=f"a person may lift that: lakeloop models promote {model} {version}")
+        raise Refused(
+            f"version {version} of {model} was rolled back",
+            todo=f"a person may lift that: lakeloop models promote {model} {version}",
+        )
     body = {**there.body, "wanted": version, "barred": [one for one in barred if one != version]}
     return lake.documents.update(there, body, why)
 
@@ -62,9 +67,15 @@ def rollback(lake: Lake, project: str, model: str, why: str) -> tuple[int, int]:
         raise NotFound(f"{model} has no champion", todo=f"train and promote one: lakeloop train {model}")
     current = int(there.body["wanted"])
     barred = {*map(int, there.body["barred"]), current}
-    before = next((int(r.body["wanted"]) for r in lake.documents.history(KIND, there.id) if int(r.body["wanted"]) not in barred), None)
+    before = next(
+        (int(r.body["wanted"]) for r in lake.documents.history(KIND, there.id) if int(r.body["wanted"]) not in barred),
+        None,
+    )
     if before is None:
-        raise NotFound(f"{model} had no champion before version {current} that was not rolled back", todo=f"see `lakeloop models history {model}`")
+        raise NotFound(
+            f"{model} had no champion before version {current} that was not rolled back",
+            todo=f"see `lakeloop models history {model}`",
+        )
     lake.documents.update(there, {**there.body, "wanted": before, "barred": sorted(barred)}, why)
     return current, before
 
@@ -80,5 +91,8 @@ def history(lake: Lake, project: str, model: str) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = []
     for revision in reversed(lake.documents.history(KIND, endpoint_id(project, model))):
         if not changes or changes[0]["version"] != int(revision.body["wanted"]):
-            changes.insert(0, {"version": int(revision.body["wanted"]), "at": revision.at, "who": revision.who, "why": revision.why})
+            changes.insert(
+                0,
+                {"version": int(revision.body["wanted"]), "at": revision.at, "who": revision.who, "why": revision.why},
+            )
     return changes

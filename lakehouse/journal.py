@@ -63,7 +63,9 @@ class Journal:
     def append(self, rows: pa.Table, segment: str) -> None:
         """One object with these rows. The same segment with the same rows again changes nothing; no rows, no object."""
         if not NAME.fullmatch(segment) or SEGMENT in rows.column_names:
-            raise Invalid(f"{segment!r} cannot be a segment of the journal {self.name}", todo="use letters, digits, '.', '_', '-'")
+            raise Invalid(
+                f"{segment!r} cannot be a segment of the journal {self.name}", todo="use letters, digits, '.', '_', '-'"
+            )
         if not rows.num_rows:  # the table could never show that it holds it
             return
         sink = pa.BufferOutputStream()
@@ -123,7 +125,9 @@ class Journal:
             return 0
         try:
             target = table or self._tables.open_or_create(self.table_name, rows.schema)
-            if table is None and target.version:  # another made it meanwhile, and may have folded: the next fold looks anew
+            if (
+                table is None and target.version
+            ):  # another made it meanwhile, and may have folded: the next fold looks anew
                 return 0
             target.append(rows)
         except Conflict:
@@ -135,7 +139,9 @@ class Journal:
         if not names:
             return None
         with ThreadPoolExecutor(min(READERS, len(names))) as pool:
-            data = dict(zip(names, pool.map(lambda name: self._store.get(keys.segment(self.name, name)), names), strict=True))
+            data = dict(
+                zip(names, pool.map(lambda name: self._store.get(keys.segment(self.name, name)), names), strict=True)
+            )
         schema, readable = table.schema if table else pa.schema([]), []
         for name in names:
             rows = _decoded(data[name], name, schema)

@@ -57,7 +57,9 @@ def expected_counts(profile: Profile) -> Counts:
         case NumberProfile(counts=counts, nulls=nulls):
             return np.array([*counts, nulls], dtype=np.float64)
         case CategoryProfile(counts=counts_by_value, other=other, nulls=nulls):
-            return np.array([*(counts_by_value[value] for value in sorted(counts_by_value)), other, nulls], dtype=np.float64)
+            return np.array(
+                [*(counts_by_value[value] for value in sorted(counts_by_value)), other, nulls], dtype=np.float64
+            )
 
 
 def actual_counts(session: Session, relation: str, names: Sequence[str], profiles: Sequence[Profile]) -> list[Counts]:
@@ -77,7 +79,11 @@ def actual_counts(session: Session, relation: str, names: Sequence[str], profile
 
 def drift_inputs(inputs: Sequence[Input], columns: Sequence[str], there: Sequence[str]) -> list[Input]:
     """The inputs a monitor watches: those with a reference profile that the log has, all of them for `*`."""
-    return [one for one in inputs if one.profile is not None and one.name in there and ("*" in columns or one.name in columns)]
+    return [
+        one
+        for one in inputs
+        if one.profile is not None and one.name in there and ("*" in columns or one.name in columns)
+    ]
 
 
 def _counted(histogram: object, nulls: int, profile: Profile) -> Counts:

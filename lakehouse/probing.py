@@ -29,7 +29,12 @@ def probe(store: Store) -> list[Proof]:
     """Try each promise below `_lake/probe/`, and clean up. Errors of the store itself (Denied, Unavailable, NotFound) are raised."""
     root = f"_lake/probe/{uuid.uuid4().hex}"
     try:
-        return [_create_once(store, f"{root}/once"), _one_winner(store, f"{root}/race"), _reads_own_write(store, root), _lists_own_write(store, root)]
+        return [
+            _create_once(store, f"{root}/once"),
+            _one_winner(store, f"{root}/race"),
+            _reads_own_write(store, root),
+            _lists_own_write(store, root),
+        ]
     finally:
         store.delete([entry.key for entry in store.list(root)])
 
@@ -46,7 +51,13 @@ def init_lake(lake: Lake) -> tuple[list[Proof], bool]:
             where=lake.url,
             todo="use a store that honours If-None-Match on PUT (AWS S3, MinIO, Cloudflare R2, …), or a folder",
         )
-    record = {"format": LAKE_FORMAT, "write": uuid.uuid4().hex, "made": lake.clock().isoformat(), "by": lake.who, "proved": [proof.promise for proof in proofs]}
+    record = {
+        "format": LAKE_FORMAT,
+        "write": uuid.uuid4().hex,
+        "made": lake.clock().isoformat(),
+        "by": lake.who,
+        "proved": [proof.promise for proof in proofs],
+    }
     return proofs, _created(lake.store, keys.FORMAT, json.dumps(record).encode())
 
 
@@ -63,7 +74,11 @@ def is_lake(lake: Lake) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise _unreadable(lake)
     if record["format"] > LAKE_FORMAT:
-        raise Invalid(f"this lake has format {record['format']}, newer than this lakeloop knows", where=lake.url, todo="install a newer lakeloop")
+        raise Invalid(
+            f"this lake has format {record['format']}, newer than this lakeloop knows",
+            where=lake.url,
+            todo="install a newer lakeloop",
+        )
     return True
 
 
@@ -94,7 +109,9 @@ def _create_once(store: Store, key: str) -> Proof:
 def _one_winner(store: Store, key: str) -> Proof:
     with ThreadPoolExecutor(RACERS) as pool:
         winners = sum(pool.map(lambda number: _created(store, key, str(number).encode()), range(RACERS)))
-    return Proof("of creates that race exactly one wins", winners == 1, "" if winners == 1 else f"{winners} of {RACERS} won")
+    return Proof(
+        "of creates that race exactly one wins", winners == 1, "" if winners == 1 else f"{winners} of {RACERS} won"
+    )
 
 
 def _reads_own_write(store: Store, root: str) -> Proof:
@@ -106,4 +123,6 @@ def _reads_own_write(store: Store, root: str) -> Proof:
 
 def _lists_own_write(store: Store, root: str) -> Proof:
     listed = [entry.key for entry in store.list(f"{root}/read")]
-    return Proof("a write is listed at once", listed == [f"{root}/read"], "" if listed else "the new key was not listed")
+    return Proof(
+        "a write is listed at once", listed == [f"{root}/read"], "" if listed else "the new key was not listed"
+    )

@@ -18,9 +18,17 @@ def decoded(source: Source, present: Sequence[str]) -> str:
     raw = ", ".join(f"{_text(source, name)} as {_raw(name)}" for name in present)
     names = [name for name in source.columns if name in present]
     typed = [f"{_typed(source.columns[name].type, _raw(name))} as {quoted(name)}" for name in names]
-    typed += [f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items() if name not in present]
+    typed += [
+        f"null::{column.type.stored} as {quoted(name)}"
+        for name, column in source.columns.items()
+        if name not in present
+    ]
     kept = ", ".join(f"{quoted(name)} := {_raw(name)}" for name in present)
-    reasons = ", ".join(f"case when {condition} then {message} end" for name in names for condition, message in _rules(source.columns[name]))
+    reasons = ", ".join(
+        f"case when {condition} then {message} end"
+        for name in names
+        for condition, message in _rules(source.columns[name])
+    )
     reasons = reasons or "null::VARCHAR"
     return f"""
 select _line, to_json(struct_pack({kept})) as _row, list_filter([{reasons}], lambda r: r is not null) as _reasons, {", ".join(map(quoted, source.columns))}
@@ -65,14 +73,34 @@ def _rules(column: Column) -> list[tuple[str, str]]:
         rules.append((f"{value} not between {low} and {high}", f"{prefix} || {raw} || ' does not fit {column.type}'"))
     if column.range is not None:
         low_, high_ = column.range
-        rules.append((f"{value} not between '{low_!r}'::DOUBLE and '{high_!r}'::DOUBLE", f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'"))
+        rules.append(
+            (
+                f"{value} not between '{low_!r}'::DOUBLE and '{high_!r}'::DOUBLE",
+                f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'",
+            )
+        )
     if column.values:
         allowed = ", ".join(literal(str(v)) for v in column.values)
-        rules.append((f"{value}::VARCHAR not in ({allowed})", f"{prefix} || {raw} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}"))
+        rules.append(
+            (
+                f"{value}::VARCHAR not in ({allowed})",
+                f"{prefix} || {raw} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}",
+            )
+        )
     if column.matches:
-        rules.append((f"not regexp_full_match({raw}, {literal(column.matches)})", f"{prefix} || {raw} || ' does not match ' || {literal(column.matches)}"))
+        rules.append(
+            (
+                f"not regexp_full_match({raw}, {literal(column.matches)})",
+                f"{prefix} || {raw} || ' does not match ' || {literal(column.matches)}",
+            )
+        )
     if column.unique:
-        rules.append((f"count({value}) over (partition by {value}) > 1", f"{prefix} || {raw} || ' stands in the file more than once'"))
+        rules.append(
+            (
+                f"count({value}) over (partition by {value}) > 1",
+                f"{prefix} || {raw} || ' stands in the file more than once'",
+            )
+        )
     return rules
 
 

@@ -29,7 +29,9 @@ def slice_masks(rows: pa.Table, slices: Sequence[Slice], *, min_rows: int = 1) -
             masks[one.name] = np.asarray(column.fill_null(False).to_numpy(), dtype=bool)
         else:
             values = np.array(column.to_pylist(), dtype=object)
-            counts = sorted(column.value_counts().to_pylist(), key=lambda entry: (-entry["counts"], str(entry["values"])))
+            counts = sorted(
+                column.value_counts().to_pylist(), key=lambda entry: (-entry["counts"], str(entry["values"]))
+            )
             masks |= {str(entry["values"]): values == entry["values"] for entry in counts[:MOST]}
     return {name: mask for name, mask in masks.items() if int(mask.sum()) >= min_rows}
 

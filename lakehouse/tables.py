@@ -48,7 +48,11 @@ class Table:
         """
         schema = self.schema
         rows = fitted(stored(rows), schema)
-        widened = [field.name for field in rows.schema if field.name in schema.names and _widens(schema.field(field.name).type, field.type)]
+        widened = [
+            field.name
+            for field in rows.schema
+            if field.name in schema.names and _widens(schema.field(field.name).type, field.type)
+        ]
         if problem := misfit(rows.schema, schema):
             raise Invalid(f"{self.name}: {problem}", todo="give the column another name, or convert the values")
         if not widened:
@@ -104,9 +108,13 @@ class Table:
                 post_commithook_properties=NO_HOOKS,
             )
         except CommitFailedError as error:
-            raise Conflict(f"{self.name} has a newer version than {self.version}", todo="open it again and decide again") from error
+            raise Conflict(
+                f"{self.name} has a newer version than {self.version}", todo="open it again and decide again"
+            ) from error
         except (DeltaError, OSError) as error:
-            raise Unknown(f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look") from error
+            raise Unknown(
+                f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look"
+            ) from error
         return self.version
 
 
@@ -134,7 +142,9 @@ class Tables:
         if found is not None:
             return found
         try:
-            delta = DeltaTable.create(self.uri(name), stored_schema(schema), mode="error", storage_options=dict(self._location.options))
+            delta = DeltaTable.create(
+                self.uri(name), stored_schema(schema), mode="error", storage_options=dict(self._location.options)
+            )
             return Table(name, delta)
         except (DeltaError, OSError) as error:
             there = self.open(name)
@@ -194,7 +204,10 @@ def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
 
 
 def _unreadable(name: str, error: Exception) -> LakeloopError:
-    return Corrupt(f"the table {name} cannot be opened: {_brief(error)}", todo="check the store, or restore tables/ from a copy of the lake")
+    return Corrupt(
+        f"the table {name} cannot be opened: {_brief(error)}",
+        todo="check the store, or restore tables/ from a copy of the lake",
+    )
 
 
 def _brief(error: Exception) -> str:

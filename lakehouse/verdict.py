@@ -22,7 +22,6 @@ from lakeloop.lakehouse.statistics.resampling import paired_bootstrap
 Array = npt.NDArray[Any]
 
 
-
 @dataclass(frozen=True, slots=True)
 class Scores:
     """The same rows scored by several: `theirs` by name (`champion`, `baseline`); `slices` are masks over the rows."""
@@ -71,7 +70,9 @@ def judge(model: Model, scores: Scores) -> list[Finding]:
             findings += _latency(rule, scores)
             continue
         for name, mask in _rows(rule, scores).items():
-            findings.append(_compare(model, rule, scores, name, mask) if rule.against else _bound(model, rule, scores, name, mask))
+            findings.append(
+                _compare(model, rule, scores, name, mask) if rule.against else _bound(model, rule, scores, name, mask)
+            )
     return findings
 
 
@@ -79,8 +80,12 @@ def in_words(findings: Sequence[Finding]) -> str:
     """One line for a person: what failed, or what was gained."""
     failed = [f for f in findings if not f.passed]
     if failed:
-        return "; ".join(f"{f.rule}{f' on {f.slice}' if f.slice else ''}: {_numbers(f)}, needs {f.needed}" for f in failed[:3])
-    telling = next((f for f in findings if f.against == "champion" and not f.slice), None) or next((f for f in findings if f.against), None)
+        return "; ".join(
+            f"{f.rule}{f' on {f.slice}' if f.slice else ''}: {_numbers(f)}, needs {f.needed}" for f in failed[:3]
+        )
+    telling = next((f for f in findings if f.against == "champion" and not f.slice), None) or next(
+        (f for f in findings if f.against), None
+    )
     return f"{telling.rule}: {_numbers(telling)}" if telling else "no rule was against it"
 
 
@@ -93,7 +98,9 @@ def _rows(rule: Rule, scores: Scores) -> dict[str, npt.NDArray[np.bool_]]:
 def _compare(model: Model, rule: Rule, scores: Scores, name: str, mask: npt.NDArray[np.bool_]) -> Finding:
     y, ours, theirs = scores.y[mask], scores.ours[mask], scores.theirs[rule.against][mask]
     needed = rule.gain if rule.gain is not None else 0.0
-    found = paired_bootstrap(model.problem, rule.metric, y, ours, theirs, confidence=2 * rule.confidence - 1, threshold=scores.threshold)
+    found = paired_bootstrap(
+        model.problem, rule.metric, y, ours, theirs, confidence=2 * rule.confidence - 1, threshold=scores.threshold
+    )
     undecided = bool(np.isnan(found.value))
     if name:
         passed = undecided or found.high >= needed
@@ -127,7 +134,11 @@ def _latency(rule: Rule, scores: Scores) -> list[Finding]:
 def _bounded(rule: Rule, value: float, name: str, rows: int) -> Finding:
     low, high = rule.at_least, rule.at_most
     passed = not np.isnan(value) and (low is None or value >= low) and (high is None or value <= high)
-    needed = " and ".join(part for part in (f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else "") if part)
+    needed = " and ".join(
+        part
+        for part in (f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else "")
+        if part
+    )
     return Finding(rule.metric, rule.metric, "", name, float(value), None, None, None, None, needed, bool(passed), rows)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
 from lakeloop.lakehouse.learners.protocol import Learner, Part, SilentRun, TrainingData, Vector
 from lakeloop.lakehouse.project.definitions import Model

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.learners.protocol import Learner, TrainingData
 from lakeloop.lakehouse.learners.space import point
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.statistics import evaluate, metric_of
-from ray import tune
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 Status: TypeAlias = Literal["running", "done", "stopped", "failed", "lost"]
 Progress: TypeAlias = Callable[[int, int, float | None], None]
@@ -32,14 +34,6 @@ ENDED = ("done", "stopped", "failed")
 FLUSH_S = 5.0
 REPORT_S = 0.05
 """A trial that reports oftener than this is only heard so often: each report is a round trip to Tune."""
-LOST = (
-    "ActorDiedError",
-    "RayActorError",
-    "NodeDiedError",
-    "OutOfMemoryError",
-    "WorkerCrashedError",
-    "ActorUnavailable",
-)
 QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
 
 
@@ -189,7 +183,7 @@ def _quiet() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
     level = logging.getLogger("ray.tune").level
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -202,18 +196,26 @@ def _quiet() -> Iterator[None]:
 
 
 def _trial(config: dict[str, Any], data: TrainingData, task: Mapping[str, Any]) -> None:
-    """One trial, in a worker: fit, then judge the model by the platform's own metric on the validation part."""
+    """One trial, in a worker. What it raises is its result: Tune would throw the process away, which costs seconds."""
     run = TuneRun(seed=int(task["seed"]), metric=task["metric"], mode=task["mode"])
+    try:
+        value, error = _judged(task["points"][config["trial"]], data, task, run), ""
+    except Exception as raised:
+        value, error = float("nan"), f"{type(raised).__name__}: {str(raised).strip()}"[:500]
+    tune.report({"value": value, "step": run.step, "at": run.at, "final": True, "error": error})
+
+
+def _judged(params: Mapping[str, Any], data: TrainingData, task: Mapping[str, Any], run: TuneRun) -> float:
+    """Fit, and judge the model by the platform's own metric on the validation part."""
     learner: Learner = task["learner"]
-    model = learner.fit(data, task["points"][config["trial"]], run)
+    model = learner.fit(data, params, run)
     valid = data.valid if len(data.valid) else data.train
     predictions = learner.predict(model, valid.matrix)
     value = evaluate(task["problem"], task["metric"], valid.y, predictions, weight=valid.weight)
     if not np.isfinite(value):
-        raise Invalid(
-            f"{task['metric']} is undefined on the validation part", todo="is there a row of each class in it?"
-        )
-    tune.report({"value": value, "step": run.step, "at": run.at, "final": True})
+        what = f"{task['metric']} is undefined on the validation part"
+        raise Invalid(what, todo="see that each class has rows in it, and that predictions are finite")
+    return value
 
 
 @dataclass(slots=True)
@@ -305,9 +307,10 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        status: Status = "done" if result.get("final") else "running"
-        self._keep(trial, status, result)
-        if status == "done":
+        error = str(result.get("error") or "")
+        status: Status = "failed" if error else "done" if result.get("final") else "running"
+        self._keep(trial, status, result, error)
+        if status != "running":
             self._flush()
             self._tell()
         elif time.monotonic() - self._flushed > FLUSH_S:
@@ -315,14 +318,14 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         number = int(trial.config["trial"])
-        if number not in self.rows or self.rows[number].status != "done":
+        if number not in self.rows or self.rows[number].status == "running":
             self._keep(trial, "stopped", trial.last_result or {})
             self._flush()
             self._tell()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        kind, message = _error_of(trial)
-        self._keep(trial, "lost" if any(name in kind for name in LOST) else "failed", trial.last_result or {}, message)
+        """Only a process that ended comes here: what a trial raises, it reports itself."""
+        self._keep(trial, "lost", trial.last_result or {}, _last_words(trial))
         self._flush()
         self._tell()
 
@@ -335,6 +338,8 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
 
     def _keep(self, trial: Trial, status: Status, result: Mapping[str, Any], error: str = "") -> None:
         value, step = result.get("value"), result.get("step")
+        if value is not None and not np.isfinite(value):
+            value = None
         seconds = float(result.get("time_total_s") or 0.0)
         self._add(int(trial.config["trial"]), status, value, step, seconds, error)
 
@@ -369,9 +374,9 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         return (max(values) if self._up else min(values)) if values else None
 
 
-def _error_of(trial: Trial) -> tuple[str, str]:
-    """The kind of a trial's error, and its own words without Ray's."""
-    error = trial.get_error()
-    cause = getattr(error, "cause", None) or error
-    words = str(cause).strip().split("\n")
-    return type(error).__name__ + type(cause).__name__, f"{type(cause).__name__}: {words[0]}"[:500]
+def _last_words(trial: Trial) -> str:
+    """How Tune says that a trial's process ended, in one line."""
+    path = Path(trial.error_file or "")
+    lines = path.read_text().split("\n") if path.is_file() else []
+    told = next((line.strip() for line in lines if line.strip() and not line.startswith("Failure #")), "")
+    return f"its process ended: {told}"[:500] if told else "its process ended"

@@ -106,15 +106,3 @@ class Shipper:
         if done.stopped and not self._stopped:
             log.warning("prediction logs wait in %s: %s", self._folder, done.stopped)
         return done.stopped
-
-
-def drained(folder: Path, timeout_s: float) -> bool:
-    """Wait until nothing in `folder` is left to ship. False when time was over first."""
-    waiter = threading.Event()
-    waited_s = 0.0
-    while pending(folder):
-        if waited_s >= timeout_s:
-            return False
-        waiter.wait(0.1)
-        waited_s += 0.1
-    return True

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from lakeloop.lakehouse import applied, registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, Unavailable, Unknown

@@ -19,7 +19,9 @@ app = typer.Typer(
 
 
 @app.callback()
-def version_option(version: Annotated[bool, typer.Option("--version", help="Show the version", is_eager=True)] = False) -> None:
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Show the version", is_eager=True)] = False,
+) -> None:
     """The whole MLOps loop on a bucket."""
     if version:
         from importlib.metadata import version as installed

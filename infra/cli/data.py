@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -32,8 +32,10 @@ def register(app: typer.Typer) -> None:
 
 
 def ingest(
-    source: Annotated[Optional[str], typer.Argument(help="A source of the project; without one, everything in landing/")] = None,
-    files: Annotated[Optional[list[Path]], typer.Argument(help="Files to land first")] = None,
+    source: Annotated[
+        str | None, typer.Argument(help="A source of the project; without one, everything in landing/")
+    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Files to land first")] = None,
     lake: LakeOption = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
@@ -53,7 +55,16 @@ def ingest(
         land(place.lake, project, source or "", file.name, file.read_bytes())
     done = ingest_data(place.lake, project, [source] if source else [])
     events.wake(place.lake, "data", project.name)
-    rows = [{"source": r.source, "file": r.file, "rows": r.rows, "quarantined": r.quarantined, "note": r.problem or ("ingested before" if r.already else "")} for r in done]
+    rows = [
+        {
+            "source": r.source,
+            "file": r.file,
+            "rows": r.rows,
+            "quarantined": r.quarantined,
+            "note": r.problem or ("ingested before" if r.already else ""),
+        }
+        for r in done
+    ]
     show(rows, as_json=as_json, empty="nothing lies in landing/")
     for result in done:
         for reason in result.reasons[:3]:
@@ -62,7 +73,9 @@ def ingest(
         say("next: lakeloop quarantine list", quiet=quiet)
     problems = [f"{result.source}/{result.file}: {result.problem}" for result in done if result.problem]
     if problems:
-        raise Invalid("some files could not be read; they lie in quarantine/", todo="send them again, mended", problems=problems)
+        raise Invalid(
+            "some files could not be read; they lie in quarantine/", todo="send them again, mended", problems=problems
+        )
 
 
 def query(
@@ -95,10 +108,19 @@ def sources_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOp
     project = place.applied()
     last = {
         row["source"]: row
-        for row in place.lake.sql(f"select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined from lakeloop.ingestions where project = '{project.name}' group by 1").to_pylist()
+        for row in place.lake.sql(
+            f"select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined from lakeloop.ingestions where project = '{project.name}' group by 1"
+        ).to_pylist()
     }
     rows = [
-        {"source": name, "rows": last.get(name, {}).get("rows", 0), "quarantined": last.get(name, {}).get("quarantined", 0), "last_ingest": last.get(name, {}).get("last"), "owner": source.owner, "description": source.description}
+        {
+            "source": name,
+            "rows": last.get(name, {}).get("rows", 0),
+            "quarantined": last.get(name, {}).get("quarantined", 0),
+            "last_ingest": last.get(name, {}).get("last"),
+            "owner": source.owner,
+            "description": source.description,
+        }
         for name, source in project.sources.items()
     ]
     show(rows, as_json=as_json)
@@ -110,7 +132,13 @@ def sources_show(name: str, lake: LakeOption = None, env: EnvOption = None, as_j
     if name not in project.sources:
         raise NotFound(f"there is no source {name!r}", todo=f"name one of: {', '.join(project.sources)}")
     rows = [
-        {"column": c.name, "type": f"{c.type}{'?' if c.nullable else ''}", "range": list(c.range) if c.range else None, "values": ", ".join(map(str, c.values)), "note": c.note}
+        {
+            "column": c.name,
+            "type": f"{c.type}{'?' if c.nullable else ''}",
+            "range": list(c.range) if c.range else None,
+            "values": ", ".join(map(str, c.values)),
+            "note": c.note,
+        }
         for c in project.sources[name].columns.values()
     ]
     show(rows, as_json=as_json)
@@ -123,22 +151,38 @@ def quarantine_list(lake: LakeOption = None, env: EnvOption = None, as_json: Jso
     show(place.lake.sql(sql).to_pylist(), as_json=as_json, empty="no row is in quarantine")
 
 
-def quarantine_show(source: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, limit: int = 20) -> None:
+def quarantine_show(
+    source: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, limit: int = 20
+) -> None:
     """The rows themselves, newest first."""
     place = find_place(lake, env)
-    answer = place.lake.sql("select file, line, reason, row from lakeloop.quarantine where source = ? order by logged_at desc, file, line limit ?", [source, limit])
+    answer = place.lake.sql(
+        "select file, line, reason, row from lakeloop.quarantine where source = ? order by logged_at desc, file, line limit ?",
+        [source, limit],
+    )
     show(answer.to_pylist(), as_json=as_json, empty=f"no row of {source} is in quarantine")
 
 
 def tables_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
     """Every Delta table of the lake."""
     place = find_place(lake, env)
-    names = [entry.key for project in place.lake.store.list("tables/", delimiter="/") for entry in place.lake.store.list(project.key, delimiter="/")]
+    names = [
+        entry.key
+        for project in place.lake.store.list("tables/", delimiter="/")
+        for entry in place.lake.store.list(project.key, delimiter="/")
+    ]
     rows = []
     for key in names:
         table = place.lake.table(key.removeprefix("tables/").rstrip("/"))
         if table is not None:
-            rows.append({"table": table.name, "version": table.version, "columns": len(table.schema.names), "files": len(table.files)})
+            rows.append(
+                {
+                    "table": table.name,
+                    "version": table.version,
+                    "columns": len(table.schema.names),
+                    "files": len(table.files),
+                }
+            )
     show(rows, as_json=as_json, empty="no table yet")
 
 
@@ -148,7 +192,15 @@ def tables_history(name: str, lake: LakeOption = None, env: EnvOption = None, as
     table = place.lake.table(name if "/" in name else f"{place.applied().name}/{name}")
     if table is None:
         raise NotFound(f"there is no table {name!r}", todo="see `lakeloop tables list`")
-    rows = [{"version": c.get("version"), "at": c.get("timestamp"), "operation": c.get("operation"), "mode": (c.get("operationParameters") or {}).get("mode")} for c in table.facts()]
+    rows = [
+        {
+            "version": c.get("version"),
+            "at": c.get("timestamp"),
+            "operation": c.get("operation"),
+            "mode": (c.get("operationParameters") or {}).get("mode"),
+        }
+        for c in table.facts()
+    ]
     show(rows, as_json=as_json)
 
 
@@ -175,7 +227,7 @@ def features_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonO
 
 
 def features_build(
-    views: Annotated[Optional[list[str]], typer.Argument(help="Views to build; default all")] = None,
+    views: Annotated[list[str] | None, typer.Argument(help="Views to build; default all")] = None,
     as_of: AsOfOption = None,
     lake: LakeOption = None,
     env: EnvOption = None,
@@ -186,12 +238,19 @@ def features_build(
 
     place = find_place(lake, env)
     done = build_features(place.lake, place.applied(), as_of=moment(as_of), views=views or [])
-    show([{"view": b.view, "rows": b.rows, "online_rows": b.online_rows, "version": b.version, "seconds": b.seconds} for b in done], as_json=as_json, empty="every view is up to its inputs")
+    show(
+        [
+            {"view": b.view, "rows": b.rows, "online_rows": b.online_rows, "version": b.version, "seconds": b.seconds}
+            for b in done
+        ],
+        as_json=as_json,
+        empty="every view is up to its inputs",
+    )
 
 
 def features_get(
     view: str,
-    key: Annotated[Optional[list[str]], typer.Argument(help="The entity's values, in order, as name=value")] = None,
+    key: Annotated[list[str] | None, typer.Argument(help="The entity's values, in order, as name=value")] = None,
     as_of: AsOfOption = None,
     lake: LakeOption = None,
     env: EnvOption = None,
@@ -206,7 +265,9 @@ def features_get(
     project = place.applied()
     if view not in project.views or not project.views[view].online:
         online = [name for name, one in project.views.items() if one.online]
-        raise NotFound(f"there is no online view {view!r}", todo=f"name one of: {', '.join(online) or 'none is online'}")
+        raise NotFound(
+            f"there is no online view {view!r}", todo=f"name one of: {', '.join(online) or 'none is online'}"
+        )
     bound_view = bound(project).views[view]
     built = place.lake.documents.latest(ONLINE, online_id(project.name, view, bound_view.version))
     if built is None:
@@ -214,8 +275,13 @@ def features_get(
     given = dict(part.split("=", 1) if "=" in part else (part, "") for part in key or [])
     missing = [name for name in project.views[view].entity if name not in given]
     if missing:
-        raise Invalid(f"{view} is asked by {', '.join(project.views[view].entity)}", todo=f"lakeloop features get {view} {' '.join(f'{n}=…' for n in project.views[view].entity)}")
-    typed = tuple(int(given[name]) if bound_view.columns[name] == "BIGINT" else given[name] for name in project.views[view].entity)
+        raise Invalid(
+            f"{view} is asked by {', '.join(project.views[view].entity)}",
+            todo=f"lakeloop features get {view} {' '.join(f'{n}=…' for n in project.views[view].entity)}",
+        )
+    typed = tuple(
+        int(given[name]) if bound_view.columns[name] == "BIGINT" else given[name] for name in project.views[view].entity
+    )
     values, event = open_snapshot(place.lake, built.body["key"], built.body["sha256"]).at(typed, moment(as_of))
     if values is None:
         out.print("nothing is known of it", markup=False)

@@ -27,7 +27,10 @@ def init(lake: LakeOption = None, env: EnvOption = None, quiet: QuietOption = Fa
     proofs, made = init_lake(place.lake)
     for proof in proofs:
         say(f"  holds: {proof.promise}", quiet=quiet)
-    say(f"made a lake in {place.lake.url}\nnext: lakeloop apply" if made else f"{place.lake.url} is a lake already", quiet=quiet)
+    say(
+        f"made a lake in {place.lake.url}\nnext: lakeloop apply" if made else f"{place.lake.url} is a lake already",
+        quiet=quiet,
+    )
 
 
 def doctor(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
@@ -64,4 +67,8 @@ def maintain(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption
     from lakeloop.functions.maintain_lake import maintain_lake
 
     place = find_place(lake, env)
-    show([{"name": one.name, "what": one.what, "count": one.count} for one in maintain_lake(place.lake, fold_at=1)], as_json=as_json, empty="nothing to do")
+    show(
+        [{"name": one.name, "what": one.what, "count": one.count} for one in maintain_lake(place.lake, fold_at=1)],
+        as_json=as_json,
+        empty="nothing to do",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,20 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(train)
     for name, commands, text in (
         ("runs", (runs_list, runs_show, runs_compare), "Training runs"),
-        ("models", (models_list, models_show, models_history, models_promote, models_approve, models_refuse, models_rollback, models_lineage), "Versions of models"),
+        (
+            "models",
+            (
+                models_list,
+                models_show,
+                models_history,
+                models_promote,
+                models_approve,
+                models_refuse,
+                models_rollback,
+                models_lineage,
+            ),
+            "Versions of models",
+        ),
     ):
         group = typer.Typer(help=text, no_args_is_help=True)
         for command in commands:
@@ -54,10 +67,31 @@ def train(
         say("the folder says something that is not applied yet; this trains what is applied", quiet=quiet)
     at = moment(as_of)
     build_features(place.lake, project, as_of=at)
-    waiting = next((run for run in runs.open_runs(place.lake) if run.project == project.name and run.model == model and not run.finished), None)
-    run = waiting.run if waiting else runs.open_run(place.lake, project, model, trigger="by hand", as_of=at, incident=f"by hand {place.lake.clock().isoformat()}")
+    waiting = next(
+        (
+            run
+            for run in runs.open_runs(place.lake)
+            if run.project == project.name and run.model == model and not run.finished
+        ),
+        None,
+    )
+    run = (
+        waiting.run
+        if waiting
+        else runs.open_run(
+            place.lake,
+            project,
+            model,
+            trigger="by hand",
+            as_of=at,
+            incident=f"by hand {place.lake.clock().isoformat()}",
+        )
+    )
     assert run is not None
-    with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet)) as ray, TrainingProgress(quiet=quiet or as_json) as progress:
+    with (
+        LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet)) as ray,
+        TrainingProgress(quiet=quiet or as_json) as progress,
+    ):
         version = ray.train(run, progress.watch)
     verdicts = [verdict for verdict in gate_model(place.lake, project) if verdict.run == run]
     roll_out(place.lake, project)
@@ -66,10 +100,17 @@ def train(
     if not as_json:
         say(f"next: lakeloop models show {model} {version}, lakeloop serve", quiet=quiet)
     if any(verdict.verdict == "refused" for verdict in verdicts):
-        raise Refused(f"version {version} of {model} was not promoted", todo=f"see `lakeloop models show {model} {version}`")
+        raise Refused(
+            f"version {version} of {model} was not promoted", todo=f"see `lakeloop models show {model} {version}`"
+        )
 
 
-def runs_list(model: Annotated[Optional[str], typer.Option("--model", help="Only this model's")] = None, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+def runs_list(
+    model: Annotated[str | None, typer.Option("--model", help="Only this model's")] = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Every run, newest first, with its result and the gate's verdict."""
     place = find_place(lake, env)
     rows = place.lake.sql(
@@ -84,7 +125,14 @@ def runs_list(model: Annotated[Optional[str], typer.Option("--model", help="Only
     for row in rows:
         if row["value"] is not None and not as_json:
             row["score"] = f"{row['metric']} {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
-    show(rows, as_json=as_json, columns=None if as_json else ["run", "model", "status", "version", "score", "verdict", "as_of", "seconds", "trigger"], empty="no run yet; next: lakeloop train MODEL")
+    show(
+        rows,
+        as_json=as_json,
+        columns=None
+        if as_json
+        else ["run", "model", "status", "version", "score", "verdict", "as_of", "seconds", "trigger"],
+        empty="no run yet; next: lakeloop train MODEL",
+    )
 
 
 def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
@@ -93,14 +141,19 @@ def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json:
     found = place.lake.sql("select * from lakeloop.runs where run = ?", [run]).to_pylist()
     if not found:
         raise NotFound(f"there is no run {run!r}", todo="see `lakeloop runs list`")
-    tasks = place.lake.sql("select task, status, seconds, error from lakeloop.tasks where run = ? order by started", [run]).to_pylist()
+    tasks = place.lake.sql(
+        "select task, status, seconds, error from lakeloop.tasks where run = ? order by started", [run]
+    ).to_pylist()
     trials = place.lake.sql(
-        "select trial, arg_max(status, logged_at) as status, max_by(value, seq) as value, max(seconds) as seconds, any_value(params) as params from lakeloop.trials where run = ? group by trial order by trial", [run]
+        "select trial, arg_max(status, logged_at) as status, max_by(value, seq) as value, max(seconds) as seconds, any_value(params) as params from lakeloop.trials where run = ? group by trial order by trial",
+        [run],
     ).to_pylist()
     if as_json:
         facts({**found[0], "tasks": tasks, "trials": trials}, as_json=True)
         return
-    facts({name: value for name, value in found[0].items() if value is not None and name != "environment"}, as_json=False)
+    facts(
+        {name: value for name, value in found[0].items() if value is not None and name != "environment"}, as_json=False
+    )
     show(tasks, as_json=False, title="\ntasks")
     show(trials, as_json=False, title="\ntrials", empty="no trials")
 
@@ -116,8 +169,14 @@ def runs_compare(runs: list[str], lake: LakeOption = None, env: EnvOption = None
         found = place.lake.sql("select params, version from lakeloop.runs where run = ?", [run]).to_pylist()
         if not found:
             raise NotFound(f"there is no run {run!r}", todo="see `lakeloop runs list`")
-        metrics = place.lake.sql("select metric, value from lakeloop.metrics where run = ? and subject = 'model' and slice = ''", [run]).to_pylist()
-        columns[run] = {"version": found[0]["version"], **{m["metric"]: m["value"] for m in metrics}, **json.loads(found[0]["params"] or "{}")}
+        metrics = place.lake.sql(
+            "select metric, value from lakeloop.metrics where run = ? and subject = 'model' and slice = ''", [run]
+        ).to_pylist()
+        columns[run] = {
+            "version": found[0]["version"],
+            **{m["metric"]: m["value"] for m in metrics},
+            **json.loads(found[0]["params"] or "{}"),
+        }
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         rows.append({"": name, **{run: values.get(name) for run, values in columns.items()}})
     show(rows, as_json=as_json)
@@ -136,14 +195,28 @@ def models_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOpt
             main = registry.metric(found.body, definition.search.metric) or {}
             score = f"{definition.search.metric} {main['value']:.4f}" if main.get("value") is not None else ""
             rows.append(
-                {"model": model, "version": found.body["version"], "status": "champion" if found.body["version"] == champion else found.body["status"], "score": score, "trained_as_of": found.body["as_of"], "run": found.body["run"], "pickle": found.body["learner"]["pickle"]}
+                {
+                    "model": model,
+                    "version": found.body["version"],
+                    "status": "champion" if found.body["version"] == champion else found.body["status"],
+                    "score": score,
+                    "trained_as_of": found.body["as_of"],
+                    "run": found.body["run"],
+                    "pickle": found.body["learner"]["pickle"],
+                }
             )
         if not any(row["model"] == model for row in rows):
             rows.append({"model": model, "version": None, "status": "not trained yet"})
     show(rows, as_json=as_json, columns=["model", "version", "status", "score", "trained_as_of", "run", "pickle"])
 
 
-def models_show(model: ModelArgument, version: Annotated[Optional[int], typer.Argument(help="Default: the champion")] = None, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+def models_show(
+    model: ModelArgument,
+    version: Annotated[int | None, typer.Argument(help="Default: the champion")] = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """One version: metrics against the baseline, the gate's verdict, lineage."""
     from lakeloop.lakehouse import registry
 
@@ -151,16 +224,38 @@ def models_show(model: ModelArgument, version: Annotated[Optional[int], typer.Ar
     project = place.applied()
     body = registry.version(place.lake, project.name, model, _version(place, project, model, version)).body
     verdicts = place.lake.sql(
-        "select rule, slice, ours, theirs, gain, low, high, needed, passed, verdict from lakeloop.verdicts where project = ? and model = ? and version = ? order by passed, slice", [project.name, model, body["version"]]
+        "select rule, slice, ours, theirs, gain, low, high, needed, passed, verdict from lakeloop.verdicts where project = ? and model = ? and version = ? order by passed, slice",
+        [project.name, model, body["version"]],
     ).to_pylist()
     if as_json:
         facts({**body, "verdicts": verdicts}, as_json=True)
         return
     definition = project.models.get(model)
-    facts({"model": model, "version": body["version"], "status": body["status"], "goal": project.goal, "description": definition.description if definition else "", "run": body["run"], "learner": body["learner"]["name"], "model_hash": body["model_hash"], "parameters": body["params"], "rows": body["counts"]}, as_json=False)
+    facts(
+        {
+            "model": model,
+            "version": body["version"],
+            "status": body["status"],
+            "goal": project.goal,
+            "description": definition.description if definition else "",
+            "run": body["run"],
+            "learner": body["learner"]["name"],
+            "model_hash": body["model_hash"],
+            "parameters": body["params"],
+            "rows": body["counts"],
+        },
+        as_json=False,
+    )
     whole = [one for one in body["metrics"] if not one["slice"]]
     table = [
-        {"metric": one["metric"], "model": one["value"], "low": one["low"], "high": one["high"], "baseline": (registry.metric(body, one["metric"], subject="baseline") or {}).get("value"), "rows": one["rows"]}
+        {
+            "metric": one["metric"],
+            "model": one["value"],
+            "low": one["low"],
+            "high": one["high"],
+            "baseline": (registry.metric(body, one["metric"], subject="baseline") or {}).get("value"),
+            "rows": one["rows"],
+        }
         for one in whole
         if one["subject"] == "model"
     ]
@@ -170,7 +265,9 @@ def models_show(model: ModelArgument, version: Annotated[Optional[int], typer.Ar
     facts(body["lineage"] | {"environment": body["environment"]}, as_json=False)
 
 
-def models_history(model: ModelArgument, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+def models_history(
+    model: ModelArgument, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False
+) -> None:
     """Every change of champion: who, when, why."""
     from lakeloop.lakehouse import endpoints
 
@@ -178,31 +275,46 @@ def models_history(model: ModelArgument, lake: LakeOption = None, env: EnvOption
     project = place.applied()
     _known(project, model)
     rows = endpoints.history(place.lake, project.name, model)
-    show([{"version": r["version"], "since": r["at"], "who": r["who"], "why": r["why"]} for r in rows], as_json=as_json, empty=f"{model} never had a champion; next: lakeloop train {model}")
+    show(
+        [{"version": r["version"], "since": r["at"], "who": r["who"], "why": r["why"]} for r in rows],
+        as_json=as_json,
+        empty=f"{model} never had a champion; next: lakeloop train {model}",
+    )
 
 
-def models_promote(model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None) -> None:
+def models_promote(
+    model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None
+) -> None:
     """Make a version the champion by hand, whatever the gate said."""
     _promote(find_place(lake, env), model, version, why or "promoted by hand")
 
 
-def models_approve(model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None) -> None:
+def models_approve(
+    model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None
+) -> None:
     """Approve a version that waits for it."""
     from lakeloop.lakehouse import registry
 
     place = find_place(lake, env)
     status = registry.version(place.lake, place.applied().name, model, version).body["status"]
     if status != "waiting":
-        raise Refused(f"version {version} of {model} does not wait for an approval, it is {status}", todo=f"to promote it all the same: lakeloop models promote {model} {version}")
+        raise Refused(
+            f"version {version} of {model} does not wait for an approval, it is {status}",
+            todo=f"to promote it all the same: lakeloop models promote {model} {version}",
+        )
     _promote(place, model, version, why or f"approved by {place.lake.who}")
 
 
-def models_refuse(model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None) -> None:
+def models_refuse(
+    model: ModelArgument, version: int, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None
+) -> None:
     """Refuse a version that waits for an approval."""
     from lakeloop.lakehouse import registry
 
     place = find_place(lake, env)
-    registry.set_status(place.lake, place.applied().name, model, version, "refused", why or f"refused by {place.lake.who}")
+    registry.set_status(
+        place.lake, place.applied().name, model, version, "refused", why or f"refused by {place.lake.who}"
+    )
     say(f"version {version} of {model} is refused")
 
 
@@ -219,10 +331,18 @@ def models_rollback(model: ModelArgument, why: WhyOption = "", lake: LakeOption 
     registry.set_status(place.lake, project.name, model, now, "barred", reason)
     registry.set_status(place.lake, project.name, model, before, "champion", reason)
     roll_out(place.lake, project)
-    say(f"{model}: version {now} is barred, version {before} is the champion again\nnext: lakeloop models history {model}")
+    say(
+        f"{model}: version {now} is barred, version {before} is the champion again\nnext: lakeloop models history {model}"
+    )
 
 
-def models_lineage(model: ModelArgument, version: Annotated[Optional[int], typer.Argument(help="Default: the champion")] = None, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
+def models_lineage(
+    model: ModelArgument,
+    version: Annotated[int | None, typer.Argument(help="Default: the champion")] = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """What a version was made from, and where it went."""
     from lakeloop.lakehouse import registry
 
@@ -230,8 +350,23 @@ def models_lineage(model: ModelArgument, version: Annotated[Optional[int], typer
     project = place.applied()
     number = _version(place, project, model, version)
     body = registry.version(place.lake, project.name, model, number).body
-    used = place.lake.sql("select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions where project = ? and model = ? and version = ?", [project.name, model, number]).to_pylist()[0]
-    facts({"model": model, "version": number, "run": body["run"], **body["lineage"], "parameters": body["params"], "model_hash": body["model_hash"], "environment": body["environment"], **used}, as_json=as_json)
+    used = place.lake.sql(
+        "select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions where project = ? and model = ? and version = ?",
+        [project.name, model, number],
+    ).to_pylist()[0]
+    facts(
+        {
+            "model": model,
+            "version": number,
+            "run": body["run"],
+            **body["lineage"],
+            "parameters": body["params"],
+            "model_hash": body["model_hash"],
+            "environment": body["environment"],
+            **used,
+        },
+        as_json=as_json,
+    )
 
 
 def _promote(place: Place, model: str, version: int, why: str) -> None:
@@ -246,7 +381,15 @@ def _promote(place: Place, model: str, version: int, why: str) -> None:
     stop = frozen(place.lake, project.name, model)
     if stop is not None:
         raise Refused(f"{model} is frozen by {stop.who}: {stop.why}", todo=f"lakeloop unfreeze {model}")
-    promote(place.lake, project.name, model, version, expected=endpoints.champion(place.lake, project.name, model), why=why, by_hand=True)
+    promote(
+        place.lake,
+        project.name,
+        model,
+        version,
+        expected=endpoints.champion(place.lake, project.name, model),
+        why=why,
+        by_hand=True,
+    )
     roll_out(place.lake, project)
     say(f"version {version} is the champion of {model}\nnext: lakeloop models history {model}")
 
@@ -263,11 +406,23 @@ def _version(place: Place, project: Project, model: str, version: int | None) ->
 
 def _known(project: Project, model: str) -> None:
     if model not in project.models:
-        raise NotFound(f"{project.name} has no model {model!r}", todo=f"name one of: {', '.join(sorted(project.models)) or 'none is declared'}")
+        raise NotFound(
+            f"{project.name} has no model {model!r}",
+            todo=f"name one of: {', '.join(sorted(project.models)) or 'none is declared'}",
+        )
 
 
 def _show_verdict(verdict: Verdict, *, as_json: bool) -> None:
     if as_json:
-        facts({"model": verdict.model, "run": verdict.run, "version": verdict.version, "verdict": verdict.verdict, "why": verdict.why}, as_json=True)
+        facts(
+            {
+                "model": verdict.model,
+                "run": verdict.run,
+                "version": verdict.version,
+                "verdict": verdict.verdict,
+                "why": verdict.why,
+            },
+            as_json=True,
+        )
     else:
         out.print(f"{verdict.model} version {verdict.version}: {verdict.verdict}: {verdict.why}", markup=False)

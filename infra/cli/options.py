@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from lakeloop.lakehouse.errors import Invalid
 
-LakeOption = Annotated[Optional[str], typer.Option("--lake", help="Folder or s3://bucket/prefix. Default: LAKELOOP_LAKE, the environment's, ./.lake")]
-EnvOption = Annotated[Optional[str], typer.Option("--env", "-e", help="An environment of lakeloop.toml. Default: LAKELOOP_ENV, the first")]
+LakeOption = Annotated[
+    str | None,
+    typer.Option("--lake", help="Folder or s3://bucket/prefix. Default: LAKELOOP_LAKE, the environment's, ./.lake"),
+]
+EnvOption = Annotated[
+    str | None, typer.Option("--env", "-e", help="An environment of lakeloop.toml. Default: LAKELOOP_ENV, the first")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask")]
-AsOfOption = Annotated[Optional[str], typer.Option("--as-of", help="The moment to judge by, e.g. 2013-04-01T00:00Z. Default: now")]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", help="The moment to judge by, e.g. 2013-04-01T00:00Z. Default: now")
+]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept in the history")]
 
 

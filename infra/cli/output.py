@@ -14,7 +14,14 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str] | None = None, empty: str = "nothing there yet", title: str = "") -> None:
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    columns: Sequence[str] | None = None,
+    empty: str = "nothing there yet",
+    title: str = "",
+) -> None:
     """Rows as JSON lines, or as a table with the given columns."""
     if as_json:
         for row in rows:
@@ -26,7 +33,9 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Sequence[
     names = list(columns or rows[0])
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in names:
-        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows) and any(row.get(name) is not None for row in rows)
+        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows) and any(
+            row.get(name) is not None for row in rows
+        )
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_escaped(cell(row.get(name))) for name in names))

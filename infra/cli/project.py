@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def check(
     lake: LakeOption = None,
     env: EnvOption = None,
-    leakage: Annotated[bool, typer.Option("--leakage/--no-leakage", help="Look in the data for inputs that know the future")] = True,
+    leakage: Annotated[
+        bool, typer.Option("--leakage/--no-leakage", help="Look in the data for inputs that know the future")
+    ] = True,
     quiet: QuietOption = False,
 ) -> None:
     """Check the project's files, its SQL, and (when there are data) that no input knows the future."""
@@ -47,19 +49,39 @@ def check(
             out.print(f"{model}: leak: {leak}", markup=False)
         found += len(checked.leaks)
         if not checked.leaks:
-            say(f"{model}: no input knows the future ({checked.rows} predictions at {checked.moments} moments, recomputed from what was known)", quiet=quiet)
+            say(
+                f"{model}: no input knows the future ({checked.rows} predictions at {checked.moments} moments, recomputed from what was known)",
+                quiet=quiet,
+            )
     if found:
-        raise Refused(f"{found} inputs know what could not be known at as_of", where=str(place.folder), todo="use values that were known by then; `lag` says when a row is known")
+        raise Refused(
+            f"{found} inputs know what could not be known at as_of",
+            where=str(place.folder),
+            todo="use values that were known by then; `lag` says when a row is known",
+        )
 
 
-def test(lake: LakeOption = None, env: EnvOption = None, select: Annotated[str, typer.Option("-k", help="Only tests whose name contains this")] = "") -> None:
+def test(
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    select: Annotated[str, typer.Option("-k", help="Only tests whose name contains this")] = "",
+) -> None:
     """Run the project's own tests (tests/test_*.py) with pytest; the fixture `project` gives features and examples of given rows."""
     import pytest
 
     place = find_place(lake, env, need_project=True)
     folder = place.folder
     assert folder is not None
-    arguments = [str(folder / "tests"), "-q", "-p", "lakeloop.functions.project_tests", "-p", "no:cacheprovider", f"--rootdir={folder}", "--import-mode=importlib"]
+    arguments = [
+        str(folder / "tests"),
+        "-q",
+        "-p",
+        "lakeloop.functions.project_tests",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={folder}",
+        "--import-mode=importlib",
+    ]
     code = pytest.main([*arguments, *(["-k", select] if select else [])])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         say(f"no tests in {folder / 'tests'}")
@@ -85,7 +107,13 @@ def plan(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = F
     facts(changes, as_json=as_json)
 
 
-def apply(lake: LakeOption = None, env: EnvOption = None, why: WhyOption = "", as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+def apply(
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    why: WhyOption = "",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
     """Make this folder's definition the one in force in the lake. Makes the lake when there is none."""
     from lakeloop.lakehouse import applied
     from lakeloop.lakehouse.applied import bound
@@ -100,9 +128,21 @@ def apply(lake: LakeOption = None, env: EnvOption = None, why: WhyOption = "", a
         say(f"made a lake in {place.lake.url}", quiet=quiet)
     revision, changed = applied.publish(place.lake, definition, code_version=code_version(folder, definition), why=why)
     if as_json:
-        facts({"project": definition.name, "revision": revision.number, "changed": changed, "hash": definition.hash, "lake": place.lake.url}, as_json=True)
+        facts(
+            {
+                "project": definition.name,
+                "revision": revision.number,
+                "changed": changed,
+                "hash": definition.hash,
+                "lake": place.lake.url,
+            },
+            as_json=True,
+        )
     elif changed:
-        say(f"applied {definition.name} ({_counts(place)}) as revision {revision.number}\nnext: lakeloop ingest SOURCE FILE", quiet=quiet)
+        say(
+            f"applied {definition.name} ({_counts(place)}) as revision {revision.number}\nnext: lakeloop ingest SOURCE FILE",
+            quiet=quiet,
+        )
     else:
         say(f"{definition.name} is in force already, as revision {revision.number}", quiet=quiet)
 

@@ -57,10 +57,16 @@ class World:
     def __init__(self) -> None:
         folder = data_folder()
         with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-            flights = archive.read(next(name for name in archive.namelist() if name.endswith(".csv") and not name.startswith("__")))
+            flights = archive.read(
+                next(name for name in archive.namelist() if name.endswith(".csv") and not name.startswith("__"))
+            )
         self.airports = (folder / "airports.csv").read_bytes()
         self._session = Session(None, lambda _name: None)
-        for name, data in {"flights": flights, "weather": (folder / "weather.csv").read_bytes(), "airports": self.airports}.items():
+        for name, data in {
+            "flights": flights,
+            "weather": (folder / "weather.csv").read_bytes(),
+            "airports": self.airports,
+        }.items():
             self._session.register(f"raw_{name}", _read(data))
         self._session.keep("states", STATES)
 
@@ -79,12 +85,20 @@ class World:
             columns = columns.replace(f"then {name},", f"then {name} end as {name},")
         changed = f"(sched < {_at(start)} and ((left_at > {_at(start)} and left_at <= {_at(end)}) or (landed_known > {_at(start)} and landed_known <= {_at(end)})))"
         scheduled = f"(sched >= {_at(start)} and sched < {_at(end)})"
-        return _write(self._session.run(f"select {columns} from states where {scheduled} or {changed} order by time_hour, carrier, flight, origin"))
+        return _write(
+            self._session.run(
+                f"select {columns} from states where {scheduled} or {changed} order by time_hour, carrier, flight, origin"
+            )
+        )
 
     def weather(self, start: datetime, end: datetime) -> bytes:
         """Observations that were published in [start, end), as CSV."""
         published = "time_hour + interval 15 minutes"
-        return _write(self._session.run(f"select * from raw_weather where {published} >= {_at(start)} and {published} < {_at(end)} order by time_hour, origin"))
+        return _write(
+            self._session.run(
+                f"select * from raw_weather where {published} >= {_at(start)} and {published} < {_at(end)} order by time_hour, origin"
+            )
+        )
 
     def requests(self, start: datetime, end: datetime) -> pa.Table:
         """What a caller asks in [start, end), two hours before each departure: id, as_of, the caller's columns, and the tower's visib and wind_speed."""
@@ -101,10 +115,14 @@ def _at(moment: datetime) -> str:
 
 
 def _read(data: bytes) -> pa.Table:
-    rows = csv.read_csv(io.BytesIO(data), convert_options=csv.ConvertOptions(null_values=[*NULLS, "\\N"], strings_can_be_null=True))
+    rows = csv.read_csv(
+        io.BytesIO(data), convert_options=csv.ConvertOptions(null_values=[*NULLS, "\\N"], strings_can_be_null=True)
+    )
     for name in rows.column_names:
         if pa.types.is_timestamp(rows.schema.field(name).type):
-            rows = rows.set_column(rows.column_names.index(name), name, rows.column(name).cast(pa.timestamp("us", "UTC")))
+            rows = rows.set_column(
+                rows.column_names.index(name), name, rows.column(name).cast(pa.timestamp("us", "UTC"))
+            )
     return rows
 
 
@@ -114,7 +132,9 @@ def _write(rows: pa.Table) -> bytes:
             at = rows.column_names.index(name)
             import pyarrow.compute as pc
 
-            rows = rows.set_column(at, name, pc.strftime(rows.column(name).cast(pa.timestamp("s", "UTC")), format="%Y-%m-%dT%H:%M:%SZ"))
+            rows = rows.set_column(
+                at, name, pc.strftime(rows.column(name).cast(pa.timestamp("s", "UTC")), format="%Y-%m-%dT%H:%M:%SZ")
+            )
     sink = io.BytesIO()
     csv.write_csv(rows, sink)
     return sink.getvalue()

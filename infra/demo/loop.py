@@ -77,7 +77,9 @@ class Demo:
                 serving = self._serve()
             with serving:
                 self._replay(world, serving)
-        self.lake.documents.create(DONE, PROJECT, {"seconds": self.seconds, "answered": self.answered, "failures": self.failures}, "finished")
+        self.lake.documents.create(
+            DONE, PROJECT, {"seconds": self.seconds, "answered": self.answered, "failures": self.failures}, "finished"
+        )
 
     def finished(self) -> bool:
         return self.lake.documents.latest(DONE, PROJECT) is not None
@@ -88,9 +90,13 @@ class Demo:
         _, made = init_lake(self.lake)
         if made:
             self._say(f"lake: {self.lake.url}")
-        _, changed = applied.publish(self.lake, self.project, code_version=code_version(self._folder, self.project), why="demo")
+        _, changed = applied.publish(
+            self.lake, self.project, code_version=code_version(self._folder, self.project), why="demo"
+        )
         if changed:
-            self._say(f"applied {PROJECT}: {len(self.project.sources)} sources, {len(self.project.views)} views, {len(self.project.models)} models")
+            self._say(
+                f"applied {PROJECT}: {len(self.project.sources)} sources, {len(self.project.views)} views, {len(self.project.models)} models"
+            )
 
     def _arrive(self, world: World, name: str, start: datetime, end: datetime, *, quiet: bool = False) -> None:
         """What became known in a span lands, is ingested, and features are built from it."""
@@ -111,14 +117,18 @@ class Demo:
         roll_out(self.lake, self.project)
 
     def _ingested(self) -> set[str]:
-        files = self.lake.sql("select distinct split_part(file, '#', 1) as file from lakeloop.ingestions where project = ?", [PROJECT])
+        files = self.lake.sql(
+            "select distinct split_part(file, '#', 1) as file from lakeloop.ingestions where project = ?", [PROJECT]
+        )
         return set(files.column("file").to_pylist())
 
     def _train_first(self, model: str) -> None:
         if endpoints.champion(self.lake, PROJECT, model) is not None or registry.numbers(self.lake, PROJECT, model):
             self._judge()
             return
-        run = runs.open_run(self.lake, self.project, model, trigger="first version", as_of=SUMMER, incident="first") or self._open(model)
+        run = runs.open_run(
+            self.lake, self.project, model, trigger="first version", as_of=SUMMER, incident="first"
+        ) or self._open(model)
         self._train(run, model)
         self._judge()
 
@@ -156,7 +166,11 @@ class Demo:
             rows = self._not_asked(request_rows(world.requests(today, today + DAY)), today)
             with self.stage("July: ask, log, monitor, retrain"):
                 self._day(serving, rows, today)
-            self._progress.update(bar, advance=1, note=f"{today:%d %b}: {self.answered:,} answered, version {endpoints.champion(self.lake, PROJECT, MODEL)}")
+            self._progress.update(
+                bar,
+                advance=1,
+                note=f"{today:%d %b}: {self.answered:,} answered, version {endpoints.champion(self.lake, PROJECT, MODEL)}",
+            )
             today += DAY
         with self.stage("July: ask, log, monitor, retrain"):
             self._tell(sweep(self.lake, self._launch, as_of=END, only=PROJECT))
@@ -169,13 +183,19 @@ class Demo:
         after = endpoints.champion(self.lake, PROJECT, MODEL)
         if after != before:
             self._wait_until_loaded(serving)
-            self._say(f"{today:%d %b}: version {after} answers; {traffic.answered:,} requests were answered while it was trained and rolled out, {len(traffic.failures)} dropped")
+            self._say(
+                f"{today:%d %b}: version {after} answers; {traffic.answered:,} requests were answered while it was trained and rolled out, {len(traffic.failures)} dropped"
+            )
         traffic.fast()
         traffic.finish()
         self.answered += traffic.answered
         self.failures += traffic.failures
         if not serving.drain():
-            raise Unavailable("the predictions of the day did not reach the lake", where=self.lake.url, todo="run the demo again: what is logged on this machine is shipped then")
+            raise Unavailable(
+                "the predictions of the day did not reach the lake",
+                where=self.lake.url,
+                todo="run the demo again: what is logged on this machine is shipped then",
+            )
 
     def _launch(self, run: str, traffic: Traffic | None = None) -> None:
         """A launcher: trains here while the calls go on."""
@@ -191,7 +211,8 @@ class Demo:
     def _not_asked(self, rows: list[dict[str, Any]], today: datetime) -> list[dict[str, Any]]:
         """The requests of a day that are not answered yet, which a demo that was killed in the middle of it goes on with."""
         answered = self.lake.sql(
-            "select distinct id from lakeloop.predictions where project = ? and model = ? and as_of >= ? and as_of < ?", [PROJECT, MODEL, today, today + DAY]
+            "select distinct id from lakeloop.predictions where project = ? and model = ? and as_of >= ? and as_of < ?",
+            [PROJECT, MODEL, today, today + DAY],
         )
         there = set(answered.column("id").to_pylist())
         self.answered += sum(row["id"] in there for row in rows)
@@ -212,7 +233,10 @@ class Demo:
             if int(state.get("revision", 0)) >= there.number:
                 return
             if time.monotonic() > until:
-                raise Unavailable(f"the endpoint does not load revision {there.number}: {state.get('error') or answer.data[:200]!r}", todo="run the demo again")
+                raise Unavailable(
+                    f"the endpoint does not load revision {there.number}: {state.get('error') or answer.data[:200]!r}",
+                    todo="run the demo again",
+                )
             time.sleep(0.05)
 
     # -- telling -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ class Traffic:
         self._lock, self._pause_s = threading.Lock(), 0.0
         self.versions: Counter[int] = Counter()
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._call, name=f"caller-{number}", daemon=True) for number in range(CALLERS)]
+        self._threads = [
+            threading.Thread(target=self._call, name=f"caller-{number}", daemon=True) for number in range(CALLERS)
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -50,7 +50,12 @@ def timeline(view: FeatureView, rows: str, features: Sequence[str]) -> str:
     """
     entity = "".join(f"{quoted(name)}, " for name in view.entity)
     partition = f"partition by {_list(view.entity)} " if view.entity else ""
-    best = ", ".join([f"_event := epoch_us({quoted(view.event_time)}::timestamptz)", *(f"{quoted(f)} := {quoted(f)}" for f in features)])
+    best = ", ".join(
+        [
+            f"_event := epoch_us({quoted(view.event_time)}::timestamptz)",
+            *(f"{quoted(f)} := {quoted(f)}" for f in features),
+        ]
+    )
     return f"""
 select {entity}_from, best._event as _event{_columns(f"best.{quoted(f)} as {quoted(f)}" for f in features)}
 from (
@@ -77,7 +82,9 @@ def window_join(view: FeatureView, rows: str, spine: str) -> str:
     windows = _windows(view)
     points = f"select distinct {_comma(view.entity)}{_floor('_t', view)} as _t from {spine}"
     compute = _by_frames(view, windows, rows) if not view.known_at else _by_range(view, windows, rows)
-    on = " and ".join([f"{_floor('s._t', view)} = c._t", *(f"s.{quoted(n)} is not distinct from c.{quoted(n)}" for n in view.entity)])
+    on = " and ".join(
+        [f"{_floor('s._t', view)} = c._t", *(f"s.{quoted(n)} is not distinct from c.{quoted(n)}" for n in view.entity)]
+    )
     names = _columns(f"c.{quoted(name)}" for name in window_columns(view))
     return f"with points as ({points}), computed as ({compute}) select s._row, c._event{names} from {spine} s join computed c on {on}"
 
@@ -117,8 +124,14 @@ def _by_frames(view: FeatureView, windows: Windows, rows: str) -> str:
     for over, length in windows.over.items():
         reach = microseconds(length) - lag - 1
         if reach < 0:
-            raise Invalid(f"the window {over} is not longer than the lag", where=view.sql_path, todo="use a longer window, or a shorter lag")
-        frames.append(f"{quoted(f'_w_{over}')} as ({partition}order by _t range between {reach} preceding and current row)")
+            raise Invalid(
+                f"the window {over} is not longer than the lag",
+                where=view.sql_path,
+                todo="use a longer window, or a shorter lag",
+            )
+        frames.append(
+            f"{quoted(f'_w_{over}')} as ({partition}order by _t range between {reach} preceding and current row)"
+        )
         frame = f" over {quoted(f'_w_{over}')}"
         columns += [f"{_aggregate(f, frame)} as {quoted(f.column(over))}" for f in windows.features]
     return f"""
@@ -142,7 +155,14 @@ def _by_range(view: FeatureView, windows: Windows, rows: str) -> str:
     for over, length in windows.over.items():
         within = f" filter (where _e > p._t - {microseconds(length)})"
         columns += [f"{_aggregate(f, within)} as {quoted(f.column(over))}" for f in windows.features]
-    on = " and ".join([f"_e > p._t - {longest}", "_e <= p._t", "_known <= p._t", *(f"p.{quoted(n)} is not distinct from e.{quoted(n)}" for n in view.entity)])
+    on = " and ".join(
+        [
+            f"_e > p._t - {longest}",
+            "_e <= p._t",
+            "_known <= p._t",
+            *(f"p.{quoted(n)} is not distinct from e.{quoted(n)}" for n in view.entity),
+        ]
+    )
     groups = "".join(f"p.{quoted(name)}, " for name in view.entity)
     return f"""
 select {groups}p._t, max(_e) as _event{_columns(columns)}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.features.point_in_time import plain_columns, plain_join, window_join
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
@@ -44,7 +44,14 @@ def training_rows(session: Session, project: Project, model: Model, labelled_by:
     return with_features(session, project, model)
 
 
-def keep_examples(session: Session, model: Model, *, labelled_by: datetime | None = None, where: str = "true", values: Sequence[Any] = ()) -> None:
+def keep_examples(
+    session: Session,
+    model: Model,
+    *,
+    labelled_by: datetime | None = None,
+    where: str = "true",
+    values: Sequence[Any] = (),
+) -> None:
     """The examples under the name `_examples`, numbered by `_row`; of `labelled_by`, those whose label (or the lack of one) was known."""
     sql = f"select * replace (id::VARCHAR as id, as_of::timestamptz as as_of) from (\n{model.examples_sql}\n) where as_of is not null and {where}"
     if model.examples.where:
@@ -53,7 +60,12 @@ def keep_examples(session: Session, model: Model, *, labelled_by: datetime | Non
         sql = f"select * from ({sql}) where hash(id) % 1000000 < {int(model.examples.sample * 1_000_000)}"
     if labelled_by is not None:
         sql = _labelled(sql, model, labelled_by)
-    session.keep(EXAMPLES, f"select row_number() over (order by as_of, id) - 1 as _row, * from ({sql}) order by as_of, id", values, where=model.sql_path)
+    session.keep(
+        EXAMPLES,
+        f"select row_number() over (order by as_of, id) - 1 as _row, * from ({sql}) order by as_of, id",
+        values,
+        where=model.sql_path,
+    )
 
 
 def with_features(session: Session, project: Project, model: Model) -> pa.Table:
@@ -61,7 +73,9 @@ def with_features(session: Session, project: Project, model: Model) -> pa.Table:
     columns, joins = ["e.* exclude (_row)"], []
     for at, group in enumerate(feature_groups(project, model.name)):
         spine = f"_spine_{at}"
-        renamed = "".join(f", {quoted(asked)} as {quoted(entity)}" for entity, asked in zip(group.view.entity, group.key, strict=True))
+        renamed = "".join(
+            f", {quoted(asked)} as {quoted(entity)}" for entity, asked in zip(group.view.entity, group.key, strict=True)
+        )
         session.keep(spine, f"select _row, epoch_us(as_of) as _t{renamed} from {EXAMPLES}")
         keep_join(session, group.view, spine, f"_joined_{at}")
         joins.append(f"left join _joined_{at} using (_row)")
@@ -113,8 +127,12 @@ def _labelled(sql: str, model: Model, by: datetime) -> str:
 
 
 def _check_unique(session: Session, model: Model) -> None:
-    twice = session.run(f"select id, count(*) as n from {EXAMPLES} group by id having n > 1 order by n desc, id limit 1").to_pylist()
+    twice = session.run(
+        f"select id, count(*) as n from {EXAMPLES} group by id having n > 1 order by n desc, id limit 1"
+    ).to_pylist()
     if twice:
         raise Invalid(
-            f"{twice[0]['n']} examples have the id {twice[0]['id']!r}", where=model.sql_path, todo="make `id` unique: one row is one prediction"
+            f"{twice[0]['n']} examples have the id {twice[0]['id']!r}",
+            where=model.sql_path,
+            todo="make `id` unique: one row is one prediction",
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.project.definitions import Dimension
 from lakeloop.lakehouse.scoring.matrix import Matrix
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd

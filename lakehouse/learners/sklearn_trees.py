@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.learners.estimators import load_estimator, save_estimator
 from lakeloop.lakehouse.learners.protocol import Part, Run, TrainingData
 from lakeloop.lakehouse.project.definitions import Constant, Dimension, IntRange, LogUniform, Uniform
 from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.statistics import evaluate, metric_of
-from numpy.typing import NDArray
 
 REPORT_EVERY = 10
 PATIENCE = 30

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 import numpy as np
+
 from lakeloop.lakehouse.project.definitions import Choice, Constant, Dimension, IntRange, LogUniform, Uniform
 
 

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import Model, Split
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Corrupt, Invalid
 from lakeloop.lakehouse.learners.estimators import FILE as ESTIMATOR
 from lakeloop.lakehouse.learners.estimators import load_estimator, save_estimator
@@ -23,7 +25,6 @@ from lakeloop.lakehouse.learners.protocol import Run, TrainingData
 from lakeloop.lakehouse.learners.sklearn_trees import predict_estimator
 from lakeloop.lakehouse.project.definitions import Dimension
 from lakeloop.lakehouse.scoring.matrix import Matrix
-from numpy.typing import NDArray
 
 BOOSTER = "model.ubj"
 PICKLE = "model.pkl"

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.learners.protocol import Part, Run, TrainingData
 from lakeloop.lakehouse.project.definitions import Constant, Dimension, IntRange, LogUniform, Uniform
 from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.statistics import evaluate
-from numpy.typing import NDArray
 
 FILE = "model.ubj"
 REPORT_EVERY = 10

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import pyarrow as pa
 
 from lakeloop.lakehouse import applied
+from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
@@ -19,9 +21,22 @@ def ask(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | 
 
     Invalid for what is not a single SELECT-like statement, or reaches for a file, a setting or an extension.
     """
-    check_statement(text)
-    with Session(lake.store.location(), LakeCatalog(lake, _default_project(lake, project))) as session:
+    tables = check_statement(text)
+    catalog = LakeCatalog(lake, _default_project(lake, project))
+    for name in sorted(tables):
+        if not catalog.knows(name):  # DuckDB's own tables about itself are none of the lake's
+            raise Invalid(f'there is no table "{name}"', where="the query", todo=_near(name, catalog.names()))
+    with Session(lake.store.location(), catalog) as session:
         return session.run(text, values, where="the query")
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    """The nearest name, with or without its schema; else a few of those there are."""
+    spelled = {short: full for full in names for short in (full, full.rpartition(".")[2])}
+    found = get_close_matches(name.lower(), list(spelled), n=2, cutoff=0.6)
+    if found:
+        return f"did you mean {' or '.join(dict.fromkeys(spelled[one] for one in found))}?"
+    return f"there are: {', '.join(names[:12])}"
 
 
 def _default_project(lake: Lake, project: str | Project) -> Project | None:

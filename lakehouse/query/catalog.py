@@ -35,6 +35,21 @@ ARROW_TYPES = {
 }
 
 
+OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "predictions", "documents")
+
+
+def names_of(project: Project) -> list[str]:
+    """What SQL calls the things of a project."""
+    sources = [name for source in project.sources for name in (source, f"{source}_history")]
+    return [
+        *sources,
+        *project.views,
+        *(f"{model}_examples" for model in project.models),
+        "predictions",
+        "predictions_labelled",
+    ]
+
+
 class LakeCatalog:
     """Resolves names for one session. Remembers the version of every table it opened, in `versions`."""
 
@@ -73,6 +88,21 @@ class LakeCatalog:
         found = self._of_project(self._project, short) if self._project else None
         return found if found is not None else self._of_lake(short)
 
+    def knows(self, name: str) -> bool:
+        """Whether a name means something here; the tables behind it are not opened."""
+        base = name.rpartition("@")[0] or name
+        schema, dot, short = base.rpartition(".")
+        if schema == "lakeloop":
+            return short in OF_LAKE
+        if dot:
+            project = self._project_named(schema)
+            return project is not None and short in names_of(project)
+        return base in OF_LAKE or (self._project is not None and base in names_of(self._project))
+
+    def names(self) -> list[str]:
+        """What can be asked of: the project's own names, and the lake's with their schema."""
+        return [*(names_of(self._project) if self._project else ()), *(f"lakeloop.{name}" for name in OF_LAKE)]
+
     def _project_named(self, name: str) -> Project | None:
         if self._project and self._project.name == name:
             return self._project
@@ -110,7 +140,9 @@ class LakeCatalog:
         return None
 
     def _source(self, project: Project, source: Source, prefix: str) -> Relation:
-        return current_rows(source, f"{prefix}{source.name}_history", known=self._known_filter(source), first_seen=self._first_seen)
+        return current_rows(
+            source, f"{prefix}{source.name}_history", where=self._known_filter(source), first_seen=self._first_seen
+        )
 
     def _known_filter(self, source: Source) -> str:
         """The earliest moment a row can have been known: its event time plus lag, or when it says itself."""
@@ -128,7 +160,9 @@ class LakeCatalog:
 
     def _view(self, project: Project, view: FeatureView) -> Relation:
         if self._known_by is not None:
-            return Query(f"select * from (\n{view.sql}\n) where {known(view)} <= epoch_us(timestamptz {literal(self._known_by.isoformat())})")
+            return Query(
+                f"select * from (\n{view.sql}\n) where {known(view)} <= epoch_us(timestamptz {literal(self._known_by.isoformat())})"
+            )
         if self._from_sources:
             return Query(view.sql)
         return self._table(f"{project.name}/{view.name}", applied.bound(project).views[view.name].columns)
@@ -145,7 +179,9 @@ class LakeCatalog:
             return Stored(self._lake.tables.uri(name), version)
         part = f"_stored_{name.replace('/', '_')}"
         self._parts[part] = Stored(self._lake.tables.uri(name), version)
-        missing = ", ".join(f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there)
+        missing = ", ".join(
+            f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there
+        )
         return Query(f"select *, {missing} from {quoted(part)}")
 
     # -- journals and documents ----------------------------------------------------------------------------------------
@@ -153,8 +189,14 @@ class LakeCatalog:
     def _of_lake(self, name: str) -> Relation | None:
         if name in LATEST_STATE:
             key = LATEST_STATE[name]
-            columns = ", ".join(f"arg_max({quoted(c)}, logged_at) as {quoted(c)}" for c in JOURNALS[name].names if c not in (key, "logged_at"))
-            return Query(f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} from lakeloop.{name}_log group by {key}")
+            columns = ", ".join(
+                f"arg_max({quoted(c)}, logged_at) as {quoted(c)}"
+                for c in JOURNALS[name].names
+                if c not in (key, "logged_at")
+            )
+            return Query(
+                f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} from lakeloop.{name}_log group by {key}"
+            )
         if name.removesuffix("_log") in LATEST_STATE:
             return self._journal(name.removesuffix("_log"), JOURNALS[name.removesuffix("_log")])
         if name in JOURNALS:
@@ -181,7 +223,10 @@ class LakeCatalog:
 
     def _prediction_journals(self) -> list[str]:
         store = self._lake.store
-        found = [*store.list(f"{keys.INBOX}predictions.", delimiter="/"), *store.list("tables/lakeloop/predictions.", delimiter="/")]
+        found = [
+            *store.list(f"{keys.INBOX}predictions.", delimiter="/"),
+            *store.list("tables/lakeloop/predictions.", delimiter="/"),
+        ]
         return sorted({entry.key.rstrip("/").rsplit("/", 1)[1] for entry in found})
 
     def _predictions(self, journals: Sequence[str]) -> Relation:
@@ -195,7 +240,9 @@ class LakeCatalog:
                 parts.append(f"select * from {quoted(part)}")
         if not parts:
             return empty_predictions()
-        return Query(f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by logged_at desc) = 1")
+        return Query(
+            f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by logged_at desc) = 1"
+        )
 
     def _labelled(self, project: Project, prefix: str) -> Relation:
         dot = prefix and f"{quoted(project.name)}."
@@ -203,11 +250,15 @@ class LakeCatalog:
             f"select {literal(model)} as model, id::varchar as id, label, label_known_at from {dot}{quoted(f'{model}_examples')} where label is not null"
             for model in project.models
         )
-        return Query(f"select p.*, l.label, l.label_known_at from {dot}predictions p left join ({labels}) l using (model, id)")
+        return Query(
+            f"select p.*, l.label, l.label_known_at from {dot}predictions p left join ({labels}) l using (model, id)"
+        )
 
     def _documents(self) -> Relation:
         documents = self._lake.documents
-        revisions = [r for kind in documents.kinds() for doc in documents.ids(kind) for r in documents.history(kind, doc)]
+        revisions = [
+            r for kind in documents.kinds() for doc in documents.ids(kind) for r in documents.history(kind, doc)
+        ]
         return pa.table(
             {
                 "kind": pa.array([r.kind for r in revisions], pa.string()),
@@ -221,21 +272,25 @@ class LakeCatalog:
         )
 
 
-def current_rows(source: Source, history: str, *, known: str = "", first_seen: bool = False) -> Query:
+def current_rows(source: Source, history: str, *, where: str = "", first_seen: bool = False) -> Query:
     """What a source says now, of all that ever came (`history`: its columns and those of `INGESTED`), by its `rows`.
 
-    `known` is a condition on the rows; `first_seen` reads each key as it came first.
+    `where` is a condition on the rows; `first_seen` reads each key as it came first.
     """
     table = ".".join(quoted(part) for part in history.split("."))
     columns = ", ".join(quoted(name) for name in source.columns)
-    where = f" where {known}" if known else ""
-    newest = "order by " + ", ".join(f"{name} {'asc' if first_seen else 'desc'}" for name in ("_ingested_at", "_file", "_line"))
+    filtered = f" where {where}" if where else ""
+    newest = "order by " + ", ".join(
+        f"{name} {'asc' if first_seen else 'desc'}" for name in ("_ingested_at", "_file", "_line")
+    )
     match source.rows:
         case "append":
-            return Query(f"select {columns} from {table}{where}")
+            return Query(f"select {columns} from {table}{filtered}")
         case "latest":
             partition = ", ".join(quoted(name) for name in source.key)
-            return Query(f"select {columns} from {table}{where} qualify row_number() over (partition by {partition} {newest}) = 1")
+            return Query(
+                f"select {columns} from {table}{filtered} qualify row_number() over (partition by {partition} {newest}) = 1"
+            )
         case "replace":
             return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")
 
@@ -251,7 +306,19 @@ def empty_predictions() -> pa.Table:
     """The columns that every prediction has, without rows."""
     text, real = pa.string(), pa.float64()
     names = {
-        "prediction_id": text, "request_id": text, "id": text, "as_of": pa.timestamp("us", "UTC"), "logged_at": pa.timestamp("us", "UTC"), "project": text, "model": text,
-        "version": pa.int64(), "arm": text, "prediction": real, "decision": text, "latency_ms": real, "revision": pa.int64(), "ages": text,
+        "prediction_id": text,
+        "request_id": text,
+        "id": text,
+        "as_of": pa.timestamp("us", "UTC"),
+        "logged_at": pa.timestamp("us", "UTC"),
+        "project": text,
+        "model": text,
+        "version": pa.int64(),
+        "arm": text,
+        "prediction": real,
+        "decision": text,
+        "latency_ms": real,
+        "revision": pa.int64(),
+        "ages": text,
     }
     return pa.schema(list(names.items())).empty_table()

@@ -64,7 +64,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._connection.close()
 
     def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = (), *, where: str = "") -> pa.Table:
@@ -113,14 +115,17 @@ class Session:
         self._known.add(name)
 
     def _view(self, name: str, sql: str) -> None:
-        schema, dot, short = name.rpartition(".") if "@" not in name else ("", "", name)
+        """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled so."""
+        schema, dot, short = name.rpartition(".")
+        targets = [f"{quoted(schema)}.{quoted(short)}"] if dot else []
+        targets += [quoted(name)] if "@" in name or not dot else []
         if dot:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
-        target = f"{quoted(schema)}.{quoted(short)}" if dot else quoted(short)
-        try:
-            self._connection.execute(f"create or replace view {target} as (\n{sql}\n)")
-        except duckdb.Error as error:
-            raise translated(error, name) from error
+        for target in targets:
+            try:
+                self._connection.execute(f"create or replace view {target} as (\n{sql}\n)")
+            except duckdb.Error as error:
+                raise translated(error, name) from error
 
 
 @lru_cache(maxsize=1024)
@@ -130,7 +135,9 @@ def _names(sql: str) -> frozenset[str]:
 
 def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120 ms a connection.
-    connection = duckdb.connect(":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"})
+    connection = duckdb.connect(
+        ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
+    )
     for extension in ("delta", "httpfs") if location and location.options else ("delta",) if location else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
@@ -156,7 +163,11 @@ def _secret(options: Mapping[str, str]) -> str:
         parts["SESSION_TOKEN"] = literal(options["AWS_SESSION_TOKEN"])
     if "AWS_ENDPOINT_URL" in options:
         scheme, _, host = options["AWS_ENDPOINT_URL"].partition("://")
-        parts |= {"ENDPOINT": literal(host.rstrip("/")), "URL_STYLE": "'path'", "USE_SSL": str(scheme == "https").lower()}
+        parts |= {
+            "ENDPOINT": literal(host.rstrip("/")),
+            "URL_STYLE": "'path'",
+            "USE_SSL": str(scheme == "https").lower(),
+        }
     return f"create secret lake ({', '.join(f'{key} {value}' for key, value in parts.items())})"
 
 
@@ -166,7 +177,10 @@ def _extension(name: str) -> str:
     folders = list(found.submodule_search_locations or ()) if found else []
     files = [file for folder in folders for file in Path(folder).rglob(f"{name}.duckdb_extension")]
     if not files:
-        raise Unavailable(f"DuckDB's extension {name} is not installed", todo=f"pip install duckdb-extension-{name}=={duckdb.__version__}")
+        raise Unavailable(
+            f"DuckDB's extension {name} is not installed",
+            todo=f"pip install duckdb-extension-{name}=={duckdb.__version__}",
+        )
     return str(files[0])
 
 
@@ -178,5 +192,7 @@ def translated(error: duckdb.Error, where: str) -> LakeloopError:
     if isinstance(error, duckdb.HTTPException | duckdb.IOException):
         return Unavailable(what, where=where, todo="check the store, then try again")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return Unavailable("the query needs more memory than it may use", where=where, todo="select fewer rows or columns")
+        return Unavailable(
+            "the query needs more memory than it may use", where=where, todo="select fewer rows or columns"
+        )
     return Invalid(what, where=where or "the query", todo=hint or "mend the SQL")

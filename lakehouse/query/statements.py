@@ -16,6 +16,7 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 import duckdb
+
 from lakeloop.lakehouse.errors import Invalid
 
 TABLE_FUNCTIONS: Final = frozenset(
@@ -65,11 +66,17 @@ def parse(sql: str, where: str = "") -> Tree:
     return tree
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _serialized(sql: str) -> str:
-    with closing(connect()) as connection:
+    with closing(_parser().cursor()) as connection:
         found = connection.execute("select json_serialize_sql(?)", [sql]).fetchone()
     return str(found[0]) if found else "{}"
+
+
+@lru_cache(maxsize=1)
+def _parser() -> duckdb.DuckDBPyConnection:
+    """The one connection that only parses: it has no tables and no state, and making it costs more than a parse."""
+    return connect()
 
 
 def _refusal(sql: str, answer: Mapping[str, str], where: str) -> Invalid:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.project.definitions import Cost, Maximize
 from lakeloop.lakehouse.scoring.signature import Calibration, Isotonic, Sigmoid
 from lakeloop.lakehouse.statistics import best_threshold
-from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 CLIP = 1e-6

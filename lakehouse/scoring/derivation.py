@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.matrix import texts
 from lakeloop.lakehouse.scoring.rows import Fault, read_moment

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.project.metrics import DEFAULT_METRIC, LATENCY
@@ -19,7 +21,6 @@ from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.slices import slice_masks
 from lakeloop.lakehouse.statistics import bootstrap
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.signature import Input
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd

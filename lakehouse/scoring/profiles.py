@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.scoring.matrix import texts
 from lakeloop.lakehouse.scoring.signature import CategoryProfile, Input, NumberProfile, Profile
 from lakeloop.lakehouse.statistics import histogram, quantile_edges
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa

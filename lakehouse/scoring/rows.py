@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import numpy as np
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.matrix import category_text
 from lakeloop.lakehouse.scoring.signature import Input, Signature

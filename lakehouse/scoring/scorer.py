@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.calibration import calibrate
 from lakeloop.lakehouse.scoring.derivation import Derive, derive_columns, read_derived
 from lakeloop.lakehouse.scoring.matrix import Encoder, Matrix
 from lakeloop.lakehouse.scoring.rows import Fault, RowReader, read_moment
 from lakeloop.lakehouse.scoring.signature import Signature, ViewUse
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics.metrics import Array, auc_of_groups, ratio
 

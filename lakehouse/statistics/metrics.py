@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from lakeloop.lakehouse.errors import Invalid
 
 Array = npt.NDArray[Any]

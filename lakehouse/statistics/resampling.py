@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics.metrics import Array, Statistic, metric_of, prepared
 

@@ -77,7 +77,9 @@ class FolderStore:
                     raise NotADirectoryError(None, None, str(target)) from None
                 raise
 
-    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = "") -> Iterator[Entry]:
+    def list(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[Entry]:
         if delimiter not in ("", "/"):
             raise Invalid(f"cannot list by the delimiter {delimiter!r}", todo="use '/'")
         folder = prefix.rpartition("/")[0]
@@ -92,13 +94,17 @@ class FolderStore:
             return
         except OSError as error:
             raise _translated(error, self.url) from error
-        named = ((f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e) for e in entries if base or e.name != TEMPORARY)
+        named = (
+            (f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e) for e in entries if base or e.name != TEMPORARY
+        )
         for key, entry in sorted(named, key=lambda pair: pair[0].encode()):
-            if not (key.startswith(prefix) or prefix.startswith(key)):
+            if not key.startswith(prefix) and not (key.endswith("/") and prefix.startswith(key)):
                 continue
             if key.endswith("/"):
                 if delimiter and key.startswith(prefix) and key != prefix:
-                    if key.encode() > after.encode() and next(self._walk(Path(entry.path), key, key, "", "", now), None):
+                    if key.encode() > after.encode() and next(
+                        self._walk(Path(entry.path), key, key, "", "", now), None
+                    ):
                         yield Entry(key, 0, 0.0)
                 elif not (after and key.encode() < after.encode() and not after.startswith(key)):
                     yield from self._walk(Path(entry.path), key, prefix, after, delimiter, now)
@@ -141,7 +147,19 @@ def _drop_empty_folders(folder: Path, root: Path) -> None:
 
 def _translated(error: OSError, url: str) -> Exception:
     if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
-        return Denied(f"no permission: {error.strerror} ({error.filename})", where=url, todo="check who owns the folder, or name another with --lake")
+        return Denied(
+            f"no permission: {error.strerror} ({error.filename})",
+            where=url,
+            todo="check who owns the folder, or name another with --lake",
+        )
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return Invalid(f"a file lies where a folder is needed, or a folder where a file is: {error.filename}", where=url, todo="move it away, or name another lake with --lake")
-    return Unavailable(f"the folder cannot be used: {error.strerror or error}", where=url, todo="free space or check the disk, then try again")
+        return Invalid(
+            f"a file lies where a folder is needed, or a folder where a file is: {error.filename}",
+            where=url,
+            todo="move it away, or name another lake with --lake",
+        )
+    return Unavailable(
+        f"the folder cannot be used: {error.strerror or error}",
+        where=url,
+        todo="free space or check the disk, then try again",
+    )

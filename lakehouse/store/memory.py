@@ -32,11 +32,13 @@ class MemoryStore:
     def put(self, key: str, body: bytes | BinaryIO, *, if_absent: bool = False) -> None:
         data = body if isinstance(body, bytes) else body.read()
         with self._lock:
-            if if_absent and key in self._objects:
+            if if_absent and check_key(key) in self._objects:
                 raise AlreadyExists(f"{key} is taken", where=self.url)
             self._objects[check_key(key)] = (data, time.time())
 
-    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = "") -> Iterator[Entry]:
+    def list(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[Entry]:
         with self._lock:
             objects = sorted(self._objects.items(), key=lambda item: item[0].encode())
         found: dict[str, Entry] = {}
@@ -44,7 +46,9 @@ class MemoryStore:
             if not key.startswith(prefix):
                 continue
             end = key.find(delimiter, len(prefix)) if delimiter else -1
-            entry = Entry(key[: end + 1], 0, 0.0) if end >= 0 else Entry(key, len(data), max(0.0, time.time() - written))
+            entry = (
+                Entry(key[: end + 1], 0, 0.0) if end >= 0 else Entry(key, len(data), max(0.0, time.time() - written))
+            )
             if entry.key.encode() > after.encode():
                 found.setdefault(entry.key, entry)
         yield from list(found.values())[:limit]
@@ -52,4 +56,4 @@ class MemoryStore:
     def delete(self, keys: Iterable[str]) -> None:
         with self._lock:
             for key in keys:
-                self._objects.pop(key, None)
+                self._objects.pop(check_key(key), None)

@@ -24,4 +24,7 @@ def open_store(url: str) -> Store:
         from lakeloop.lakehouse.store.s3 import S3Store
 
         return S3Store(bucket, prefix)
-    raise Invalid(f"{url!r} is not a lake", todo="name a folder, or s3://bucket/prefix (any S3-compatible store, with AWS_ENDPOINT_URL)")
+    raise Invalid(
+        f"{url!r} is not a lake",
+        todo="name a folder, or s3://bucket/prefix (any S3-compatible store, with AWS_ENDPOINT_URL)",
+    )

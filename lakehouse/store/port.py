@@ -46,7 +46,9 @@ class Store(Protocol):
         """Write an object whole: one PUT; a reader sees the old bytes or the new. `if_absent`: AlreadyExists if the key is taken."""
         ...
 
-    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = "") -> Iterator[Entry]:
+    def list(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[Entry]:
         """Objects whose key begins with `prefix` and sorts behind `after`, by the order of the keys' UTF-8 bytes."""
         ...
 

@@ -60,11 +60,18 @@ class S3Store:
         credentials = found.get_frozen_credentials() if found else None
         endpoint = self._client.meta.endpoint_url
         options = {"AWS_REGION": self._client.meta.region_name or "us-east-1"}
-        if os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3") or "amazonaws.com" not in endpoint:
+        if (
+            os.environ.get("AWS_ENDPOINT_URL")
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or "amazonaws.com" not in endpoint
+        ):
             options["AWS_ENDPOINT_URL"] = endpoint
             options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
         if credentials:
-            options["AWS_ACCESS_KEY_ID"], options["AWS_SECRET_ACCESS_KEY"] = credentials.access_key, credentials.secret_key
+            options["AWS_ACCESS_KEY_ID"], options["AWS_SECRET_ACCESS_KEY"] = (
+                credentials.access_key,
+                credentials.secret_key,
+            )
             if credentials.token:
                 options["AWS_SESSION_TOKEN"] = credentials.token
         return Location(self.url, options)
@@ -76,7 +83,9 @@ class S3Store:
 
         def call() -> bytes:
             try:
-                body: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + check_key(key), **extra)["Body"].read()
+                body: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + check_key(key), **extra)[
+                    "Body"
+                ].read()
             except ClientError as error:
                 if _code(error) == "InvalidRange":
                     return b""
@@ -95,25 +104,38 @@ class S3Store:
                 body.seek(0)
             try:
                 self._translate(
-                    lambda: self._client.put_object(Bucket=self.bucket, Key=self.prefix + check_key(key), Body=body, **extra), key
+                    lambda: self._client.put_object(
+                        Bucket=self.bucket, Key=self.prefix + check_key(key), Body=body, **extra
+                    ),
+                    key,
                 )
             except Unavailable:
                 doubtful = True
                 raise
             except AlreadyExists:
                 if doubtful:
-                    raise Unknown(f"the answer to the write of {key} was lost; it may be ours", where=self.url, todo="read it before writing again") from None
+                    raise Unknown(
+                        f"the answer to the write of {key} was lost; it may be ours",
+                        where=self.url,
+                        todo="read it before writing again",
+                    ) from None
                 raise
 
         self._retrying.copy()(call)
 
-    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = "") -> Iterator[Entry]:
+    def list(
+        self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[Entry]:
         token: dict[str, str] = {"StartAfter": self.prefix + after} if after else {}
         left = limit
         while left is None or left > 0:
             page = self._try(
                 lambda token=token, left=left: self._client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=self.bucket, Prefix=self.prefix + prefix, MaxKeys=min(left or 1000, 1000), **token, **({"Delimiter": delimiter} if delimiter else {})
+                    Bucket=self.bucket,
+                    Prefix=self.prefix + prefix,
+                    MaxKeys=min(left or 1000, 1000),
+                    **token,
+                    **({"Delimiter": delimiter} if delimiter else {}),
                 ),
                 prefix,
             )
@@ -129,7 +151,10 @@ class S3Store:
         stamp = page["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = datetime.strptime(stamp, "%a, %d %b %Y %H:%M:%S %Z").replace(tzinfo=UTC) if stamp else datetime.now(UTC)
         cut = len(self.prefix)
-        found = [Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds())) for o in page.get("Contents", [])]
+        found = [
+            Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds()))
+            for o in page.get("Contents", [])
+        ]
         found += [Entry(p["Prefix"][cut:], 0, 0.0) for p in page.get("CommonPrefixes", [])]
         return sorted(found, key=lambda entry: entry.key.encode())
 
@@ -137,9 +162,18 @@ class S3Store:
         names = [{"Key": self.prefix + check_key(key)} for key in keys]
         for at in range(0, len(names), 1000):
             part = names[at : at + 1000]
-            answer = self._try(lambda part=part: self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": part, "Quiet": True}), "")  # type: ignore[misc]
+            answer = self._try(
+                lambda part=part: self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": part, "Quiet": True}
+                ),
+                "",
+            )  # type: ignore[misc]
             for error in answer.get("Errors", []):
-                raise Denied(f"{error.get('Code')}: {error.get('Key')} was not deleted", where=self.url, todo="check this role's s3:DeleteObject")
+                raise Denied(
+                    f"{error.get('Code')}: {error.get('Key')} was not deleted",
+                    where=self.url,
+                    todo="check this role's s3:DeleteObject",
+                )
 
     def _try(self, call: Callable[[], T], key: str) -> T:
         return self._retrying.copy()(lambda: self._translate(call, key))
@@ -150,9 +184,15 @@ class S3Store:
         except ClientError as error:
             raise _translated(error, key, self) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise Denied("no AWS credentials were found", where=self.url, todo="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE") from error
+            raise Denied(
+                "no AWS credentials were found",
+                where=self.url,
+                todo="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            ) from error
         except (EndpointConnectionError, HTTPClientError) as error:
-            raise Unavailable(f"no answer from {self._client.meta.endpoint_url}", where=self.url, todo=ENDPOINT_TODO) from error
+            raise Unavailable(
+                f"no answer from {self._client.meta.endpoint_url}", where=self.url, todo=ENDPOINT_TODO
+            ) from error
         except BotoCoreError as error:
             raise Unavailable(f"the request failed: {error}", where=self.url, todo=ENDPOINT_TODO) from error
 
@@ -163,7 +203,9 @@ class _NothingWritten(Unavailable):
 
 def _config() -> Config:
     path_style = {"addressing_style": os.environ.get("AWS_S3_ADDRESSING_STYLE", "auto")}
-    return Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60, s3=path_style, max_pool_connections=32)
+    return Config(
+        retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60, s3=path_style, max_pool_connections=32
+    )
 
 
 def _code(error: ClientError) -> str:
@@ -175,7 +217,11 @@ def _translated(error: ClientError, key: str, store: S3Store) -> LakeloopError:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     where = store.url
     if code == "NoSuchBucket":
-        return NotFound(f"there is no bucket {store.bucket!r}", where=where, todo="create it, or name another with --lake or LAKELOOP_LAKE")
+        return NotFound(
+            f"there is no bucket {store.bucket!r}",
+            where=where,
+            todo="create it, or name another with --lake or LAKELOOP_LAKE",
+        )
     if status == 412:
         return AlreadyExists(f"{key} is taken", where=where)
     if status == 409:
@@ -183,12 +229,24 @@ def _translated(error: ClientError, key: str, store: S3Store) -> LakeloopError:
     if status == 404:
         return NotFound(f"no object {key}", where=where)
     if status in (401, 403):
-        return Denied(f"{code or status}: no permission for {key or 'the bucket'}", where=where, todo="check the credentials and this role's policy")
+        return Denied(
+            f"{code or status}: no permission for {key or 'the bucket'}",
+            where=where,
+            todo="check the credentials and this role's policy",
+        )
     if status == 501:
-        return Invalid("the store does not know conditional writes (501)", where=where, todo="use a store that honours If-None-Match; `lakeloop lake doctor` tells")
+        return Invalid(
+            "the store does not know conditional writes (501)",
+            where=where,
+            todo="use a store that honours If-None-Match; `lakeloop lake doctor` tells",
+        )
     if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
         return Unavailable(f"the store answered {status} {code}", where=where, todo="try again")
-    return Invalid(f"the store answered {status} {code}: {error.response.get('Error', {}).get('Message', '')}", where=where, todo="check the bucket's name and region")
+    return Invalid(
+        f"the store answered {status} {code}: {error.response.get('Error', {}).get('Message', '')}",
+        where=where,
+        todo="check the bucket's name and region",
+    )
 
 
 def _translated_setup(error: Exception, url: str) -> LakeloopError:

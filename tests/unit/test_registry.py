@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
+
 from lakeloop.lakehouse import registry
 from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.lake import Lake, open_lake

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.lakehouse import applied, runs
 from lakeloop.lakehouse.lake import Lake, open_lake
@@ -96,9 +97,7 @@ def dataset(name: str) -> tuple[str, list[str]]:
     return "\n".join(lines) + "\n", features
 
 
-def project_files(
-    name: str, problem: str, learner: str, more: str, features: list[str], python: str
-) -> dict[str, str]:
+def project_files(name: str, problem: str, learner: str, more: str, features: list[str], python: str) -> dict[str, str]:
     """The texts of a project with one source and one model."""
     declared = "\n".join(f'{one} = "float64"' for one in features)
     request = "\n".join(f'{one} = "float32"' for one in features)
@@ -112,8 +111,7 @@ def project_files(
         ),
         f"models/{name}.toml": (
             f'problem = "{problem}"\nlearner = "{learner}"\n'
-            f'[inputs.request]\nhalf = "category"\n{request}\n'
-            + (more if "[split]" in more else SPLIT + more)
+            f'[inputs.request]\nhalf = "category"\n{request}\n' + (more if "[split]" in more else SPLIT + more)
         ),
         f"models/{name}.sql": (
             f"select id, seen_at as as_of, half, {selected}, {label} as label, seen_at + interval 1 day as label_known_at from facts\n"

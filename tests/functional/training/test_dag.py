@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lakeloop.lakehouse import runs
 from lakeloop.lakehouse.errors import Invalid
 
@@ -71,9 +72,7 @@ def test_another_output_of_a_task_changes_what_goes_into_the_next(opened):
     fit = Work()
     dag.run_tasks(*opened, tasks(Work({"rows": 1}), fit), lambda event: None, reuse=False)
     dag.run_tasks(*opened, tasks(Work({"rows": 2}), fit), lambda event: None, reuse=False)
-    first, second = (
-        dag.input_hash(tasks(Work(), fit)[0], {"pull": {"rows": rows, "from": []}}) for rows in (1, 2)
-    )
+    first, second = (dag.input_hash(tasks(Work(), fit)[0], {"pull": {"rows": rows, "from": []}}) for rows in (1, 2))
     assert first != second
 
 

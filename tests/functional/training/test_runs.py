@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from lakeloop.lakehouse import keys, runs
 from lakeloop.lakehouse.errors import Invalid, NotFound, Unavailable
 

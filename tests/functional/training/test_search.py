@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.learners.protocol import Part, TrainingData
 from lakeloop.lakehouse.learners.user_file import UserLearner
@@ -111,7 +112,7 @@ def test_a_trial_that_raises_is_recorded_and_the_search_goes_on():
 def test_a_trial_whose_process_died_is_tried_again_by_the_next_attempt():
     space = {"x": Uniform(0, 1), "fail": Choice(("die", "no"))}
     ledger, again = Ledger(), Ledger()
-    definition = asked(space=space, trials=4)
+    definition = replace(asked(space=space, trials=4), split=Split("random", 0.2, 0.2, seed=1))
     dying = {at for at, one in enumerate(points(definition, LEARNER, 20)) if one["fail"] == "die"}
     assert 0 < len(dying) < 4
     search(definition, data(), LEARNER, ledger, [])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.learners.protocol import Part, TrainingData
 from lakeloop.lakehouse.scoring.matrix import Matrix
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.learners.choosing import choose, learner_named, xgboost_fault
 from lakeloop.lakehouse.learners.protocol import Part, SilentRun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Corrupt, Invalid
 from lakeloop.lakehouse.learners.estimators import FILE, canonical, load_estimator, save_estimator
 

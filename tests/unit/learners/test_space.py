@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from lakeloop.lakehouse.learners.space import point
 from lakeloop.lakehouse.project.definitions import Choice, Constant, IntRange, LogUniform, Uniform
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.learners.splitting import NONE, TEST, TRAIN, VALID, split
 from lakeloop.lakehouse.project.definitions import Examples, Model, Search, Split
@@ -35,7 +36,9 @@ def table(days, known=None):
         {
             "id": [str(at) for at in range(len(days))],
             "as_of": pa.array([START + day * DAY for day in days], stamps),
-            "label_known_at": pa.array([START + (day + late) * DAY for day, late in zip(days, known, strict=True)], stamps),
+            "label_known_at": pa.array(
+                [START + (day + late) * DAY for day, late in zip(days, known, strict=True)], stamps
+            ),
             "group": [f"g{at % 7}" for at in range(len(days))],
         }
     )

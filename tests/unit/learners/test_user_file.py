@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Corrupt, Invalid
 from lakeloop.lakehouse.learners.choosing import xgboost_fault
 from lakeloop.lakehouse.learners.modules import load_module
@@ -122,7 +123,10 @@ def test_save_and_load_of_the_file_are_used(data, tmp_path):
 def test_a_refit_sets_the_rounds_to_the_best_of_the_search(data):
     text = "def train(data, params, run):\n    return dict(params)\n"
     seen = SilentRun(best_step=11)
-    assert UserLearner(FILE, text, "binary").fit(data("binary"), {"rounds": 400, "x": 1}, seen) == {"rounds": 12, "x": 1}
+    assert UserLearner(FILE, text, "binary").fit(data("binary"), {"rounds": 400, "x": 1}, seen) == {
+        "rounds": 12,
+        "x": 1,
+    }
     assert UserLearner(FILE, text, "binary").fit(data("binary"), {"x": 1}, seen) == {"x": 1}
 
 
@@ -181,5 +185,7 @@ def test_the_same_text_is_the_same_module_and_another_is_another():
 def test_the_data_come_as_frame_and_as_arrow(data):
     train = data("binary").train
     table = train.arrow()
-    assert table.column("kind").to_pylist() == [None if value is np.nan else value for value in train.X["kind"].tolist()]
+    assert table.column("kind").to_pylist() == [
+        None if value is np.nan else value for value in train.X["kind"].tolist()
+    ]
     assert sum(batch.num_rows for batch in train.batches()) == len(train) == 600

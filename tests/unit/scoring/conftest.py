@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.signature import (
     CategoryProfile,

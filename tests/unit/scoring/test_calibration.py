@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.project.definitions import Cost, Maximize
 from lakeloop.lakehouse.scoring.calibration import calibrate, learn_calibration, learn_threshold
 from lakeloop.lakehouse.scoring.signature import Isotonic, Sigmoid

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.derivation import derive_columns, typed_list
 from lakeloop.lakehouse.scoring.signature import Input, Signature
@@ -27,7 +28,9 @@ def table(rows):
     return pa.table(
         {
             "kind": pa.array([row[0] for row in rows], pa.string()),
-            "when": pa.array([None if row[1] is None else START + timedelta(hours=row[1]) for row in rows], pa.timestamp("us", "UTC")),
+            "when": pa.array(
+                [None if row[1] is None else START + timedelta(hours=row[1]) for row in rows], pa.timestamp("us", "UTC")
+            ),
             "x": pa.array([row[2] for row in rows], pa.float64()),
             "n": pa.array([row[3] for row in rows], pa.int64()),
         }

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import Evaluate, Gate, Model, Rule, Search, Slice, Split
 from lakeloop.lakehouse.scoring import evaluation
@@ -71,7 +72,9 @@ def test_every_metric_of_every_subject_is_measured_whole_and_by_slice():
     model = replace(MODEL, evaluate=Evaluate(metrics=("brier",), slices=(Slice("side", ("side",)),)))
     rows = pa.table({"side": ["left"] * 150 + ["right"] * 249 + ["rare"]})
     subjects = {"model": np.clip(y * 0.2 + random.uniform(size=400) * 0.8, 0, 1), "baseline": np.full(400, 0.4)}
-    found = {(one.subject, one.metric, one.slice): one for one in evaluation.measure(model, BINARY, rows, y, subjects, None)}
+    found = {
+        (one.subject, one.metric, one.slice): one for one in evaluation.measure(model, BINARY, rows, y, subjects, None)
+    }
     assert set(found) == {
         (subject, metric, name)
         for subject in subjects
@@ -85,7 +88,9 @@ def test_every_metric_of_every_subject_is_measured_whole_and_by_slice():
 
 
 def test_what_is_undefined_is_null_and_not_a_number():
-    one_class = evaluation.measure(MODEL, BINARY, pa.table({"x": [1, 2]}), np.ones(2), {"model": np.array([0.1, 0.9])}, None)
+    one_class = evaluation.measure(
+        MODEL, BINARY, pa.table({"x": [1, 2]}), np.ones(2), {"model": np.array([0.1, 0.9])}, None
+    )
     values = {one.metric: one.value for one in one_class}
     assert values["roc_auc"] is None
     assert values["brier"] is not None

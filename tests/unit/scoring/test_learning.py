@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import DerivedInput, Inputs, Model, RequestInput, Search, Split
 from lakeloop.lakehouse.scoring import learning
@@ -108,7 +109,9 @@ def test_a_bounded_vocabulary_keeps_the_most_frequent_values():
 
 
 def test_declared_values_are_the_vocabulary_in_their_order():
-    inputs = replace(MODEL.inputs, request=REQUEST | {"carrier": RequestInput("carrier", "category", values=("Z", "A"))})
+    inputs = replace(
+        MODEL.inputs, request=REQUEST | {"carrier": RequestInput("carrier", "category", values=("Z", "A"))}
+    )
     signature = learnt(examples(["A", "A"]), model=replace(MODEL, inputs=inputs))
     assert by_name(signature)["carrier"].categories == ("Z", "A")
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.matrix import Encoder, Matrix, category_text
 from lakeloop.lakehouse.scoring.signature import Input

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.rows import Fault, RowReader, read_moment
 from lakeloop.lakehouse.scoring.signature import Input, Signature
@@ -137,5 +138,7 @@ def test_null_is_allowed_where_training_saw_null(plain):
 
 
 def test_numbers_of_numpy_are_numbers(plain):
-    values = RowReader(plain).check([ROW | {"distance": np.float32(2), "seats": np.int16(3), "holiday": np.bool_(True)}])
+    values = RowReader(plain).check(
+        [ROW | {"distance": np.float32(2), "seats": np.int16(3), "holiday": np.bool_(True)}]
+    )
     assert (values[0]["distance"], values[0]["seats"], values[0]["holiday"]) == (2.0, 3, True)

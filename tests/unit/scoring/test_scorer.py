@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Input, Signature, ViewUse
@@ -146,7 +147,9 @@ def test_one_view_by_two_keys_is_two_look_ups(lookup, column_learner):
         ViewUse("weather(dest)", "weather", "v", (("airport", "dest"),), (("temp", "dest_temp"),)),
     )
     airports = lookup({("EWR",): ({"temp": 1.0}, NOW), ("ORD",): ({"temp": 2.0}, NOW - HOUR)})
-    scorer = Scorer(Signature("regression", inputs, uses), column_learner("dest_temp"), None, None, {"weather": airports}, 1)
+    scorer = Scorer(
+        Signature("regression", inputs, uses), column_learner("dest_temp"), None, None, {"weather": airports}, 1
+    )
     answer = scorer.answer([{"origin": "EWR", "dest": "ORD"}], NOW)[0]
     assert (answer.prediction, answer.inputs["temp"]) == (2.0, 1.0)
     assert answer.ages == {"weather(origin)": 0.0, "weather(dest)": 3600.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.scoring.signature import Input, Sigmoid, Signature
 

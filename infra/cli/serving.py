@@ -1,0 +1,310 @@
+"""`serve`, `predict`, `predictions show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
+from lakeloop.infra.cli.output import facts, out, say, show
+from lakeloop.infra.place import Place, find_place
+from lakeloop.lakehouse.errors import Invalid, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.scoring.scorer import Answer
+
+PANEL = "Serving"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(serve)
+    app.command(rich_help_panel=PANEL)(predict)
+    predictions = typer.Typer(help="The log of answers", no_args_is_help=True)
+    predictions.command("show")(predictions_show)
+    predictions.command("list")(predictions_list)
+    app.add_typer(predictions, name="predictions", rich_help_panel=PANEL)
+
+
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Endpoints; default: every model that has a champion")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the HTTP server; 0 takes a free one")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C. Rollouts and rollbacks are followed without a restart."""
+    from lakeloop.functions.roll_out import roll_out
+    from lakeloop.infra.training import LocalRay
+    from lakeloop.lakehouse import endpoints
+
+    place = find_place(lake, env)
+    project = place.applied()
+    roll_out(place.lake, project)
+    wanted = models or [
+        model for model in project.models if endpoints.champion(place.lake, project.name, model) is not None
+    ]
+    if not wanted:
+        raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
+    replicas = [project.models[model].serving.replicas for model in wanted if model in project.models]
+    least, most = max((r.min for r in replicas), default=1), max((r.max for r in replicas), default=1)
+    with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
+        cluster = ray.start()
+        from lakeloop.ray_jobs.deployment import deploy
+
+        with deploy(
+            place.lake.url,
+            project.name,
+            wanted,
+            log_folder=cluster.log_folder,
+            replicas=(max(1, least), max(1, most)),
+            host=host,
+            port=port,
+        ) as serving:
+            for model in wanted:
+                out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+            say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
+            _wait_for_interrupt()
+
+
+def _wait_for_interrupt() -> None:
+    import threading
+
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="A model of the project; `model@3` names a version")],
+    row: Annotated[list[str] | None, typer.Option("--row", help="A row as JSON; may be given several times")] = None,
+    input: Annotated[Path | None, typer.Option("--input", help="A file with one JSON row a line")] = None,
+    url: Annotated[
+        str, typer.Option("--url", help="Ask this running server instead of scoring here, e.g. http://127.0.0.1:8000")
+    ] = "",
+    as_of: AsOfOption = None,
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score rows: here, with the champion and the newest online features, or by asking a running server. Only a server logs what it answers."""
+    rows = [_parsed(text, "--row") for text in row or []]
+    if input is not None:
+        if not input.is_file():
+            raise NotFound(f"there is no file {input}", todo="check the path")
+        rows += [
+            _parsed(line, f"{input}:{number}")
+            for number, line in enumerate(input.read_text().splitlines(), start=1)
+            if line.strip()
+        ]
+    if not rows:
+        raise Invalid("there is no row", todo=f"lakeloop predict {model} --row '{{\"…\": …}}'")
+    if as_of is not None:
+        rows = [{"as_of": moment(as_of).isoformat(), **one} for one in rows]
+    answers = _ask(url, model, rows) if url else _score(find_place(lake, env), model, rows)
+    show(answers, as_json=as_json)
+
+
+def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    import urllib3
+
+    target = f"{url.rstrip('/')}/v2/models/{model}/infer"
+    try:
+        answer = urllib3.request("POST", target, body=json.dumps({"rows": rows}).encode(), retries=False, timeout=30)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise Unavailable(
+            f"no answer ({type(error).__name__})",
+            where=target,
+            todo="check the address, and that `lakeloop serve` runs",
+        ) from error
+    try:
+        body = json.loads(answer.data)
+    except ValueError:
+        body = {}
+    if answer.status >= 500:
+        raise Unavailable(
+            f"{answer.status}: {body.get('error', answer.data[:200].decode(errors='replace'))}",
+            where=target,
+            todo="try again",
+        )
+    if answer.status != 200:
+        raise Invalid(
+            str(body.get("error", f"{answer.status}: there is no endpoint {model!r}")),
+            where=target,
+            todo="mend the row, or name a model that is served",
+        )
+    return [{"version": body["version"], **one} for one in body["rows"]]
+
+
+def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from lakeloop.lakehouse import endpoints
+    from lakeloop.lakehouse.scoring.loading import load_scorer
+
+    project = place.applied()
+    model, _, text = name.partition("@")
+    if model not in project.models:
+        raise NotFound(f"{project.name} has no model {model!r}", todo=f"name one of: {', '.join(project.models)}")
+    there = endpoints.endpoint(place.lake, project.name, model)
+    if text and not text.isdigit():
+        raise Invalid(f"{text!r} is not a version", todo=f"{model}@3 is version 3")
+    version = int(text) if text else int(there.body["wanted"]) if there else None
+    if version is None:
+        raise NotFound(f"{model} has no champion yet", todo=f"lakeloop train {model}")
+    snapshots = there.body["snapshots"] if there else {}
+    scorer = load_scorer(place.lake, project.name, model, version, snapshots)
+    return [_answer(version, one) for one in scorer.answer(rows, place.lake.clock())]
+
+
+def _answer(version: int, answer: Answer) -> dict[str, Any]:
+    ages = {view: None if age is None else f"{age / 60:.0f} min" for view, age in answer.ages.items()}
+    return {
+        "version": version,
+        "id": answer.id,
+        "as_of": answer.as_of,
+        "prediction": answer.prediction,
+        "decision": answer.decision,
+        "ages": ages,
+        "absent": answer.absent,
+    }
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"this is not JSON: {error}", where=where, todo='write a row as {"name": value, …}') from None
+    if not isinstance(row, dict):
+        raise Invalid("a row is a JSON object", where=where, todo='write a row as {"name": value, …}')
+    return row
+
+
+def predictions_list(
+    model: Annotated[str, typer.Argument(help="A model")],
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+    limit: int = 20,
+) -> None:
+    """The newest answers, with labels where they have come."""
+    place = find_place(lake, env)
+    project = place.applied()
+    sql = (
+        "select prediction_id, as_of, version, prediction, decision, label, label_known_at, latency_ms from predictions_labelled "
+        "where project = ? and model = ? order by as_of desc, prediction_id limit ?"
+    )
+    show(
+        place.lake.sql(sql, [project.name, model, limit], project=project.name).to_pylist(),
+        as_json=as_json,
+        empty="no prediction is logged yet",
+    )
+
+
+def predictions_show(
+    prediction: Annotated[str, typer.Argument(help="prediction_id, or the id that the caller gave")],
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole why of one answer: inputs, ages, version, who promoted it and why, its data and code, the label."""
+    from lakeloop.lakehouse import endpoints, registry
+
+    place = find_place(lake, env)
+    project = place.applied()
+    found = place.lake.sql(
+        "select * from predictions_labelled where prediction_id = ? or id = ? order by as_of desc, logged_at desc limit 1",
+        [prediction, prediction],
+        project=project.name,
+    ).to_pylist()
+    if not found:
+        raise NotFound(
+            f"no prediction {prediction!r} is logged",
+            todo="see `lakeloop predictions list MODEL`; what was answered a second ago may still be on its way",
+        )
+    row = found[0]
+    body = registry.version(place.lake, row["project"], row["model"], row["version"]).body
+    signature = registry.signature(place.lake, row["project"], row["model"], row["version"])
+    promotion = next(
+        (
+            one
+            for one in endpoints.history(place.lake, row["project"], row["model"])
+            if one["version"] == row["version"]
+        ),
+        {},
+    )
+    answer = {
+        name: row.get(name)
+        for name in (
+            "prediction_id",
+            "id",
+            "as_of",
+            "logged_at",
+            "prediction",
+            "decision",
+            "label",
+            "label_known_at",
+            "latency_ms",
+            "arm",
+        )
+    }
+    answer["threshold"] = signature.threshold if signature.problem == "binary" else None
+    inputs = {one.name: {"value": row.get(one.name), "from": _origin(one, row)} for one in signature.inputs}
+    model = {
+        "model": row["model"],
+        "version": row["version"],
+        "run": body["run"],
+        "promoted_by": promotion.get("who"),
+        "promoted_at": promotion.get("at"),
+        "because": promotion.get("why"),
+        "model_hash": body["model_hash"],
+    }
+    if as_json:
+        facts(
+            {
+                "answer": answer,
+                "inputs": inputs,
+                "ages_s": json.loads(row["ages"]),
+                "model": model,
+                "lineage": body["lineage"],
+                "parameters": body["params"],
+            },
+            as_json=True,
+        )
+        return
+    out.print("the answer")
+    facts({f"  {name}": value for name, value in answer.items() if value is not None}, as_json=False)
+    out.print("\nwhat the model saw")
+    show(
+        [{"input": f"  {name}", "value": one["value"], "from": one["from"]} for name, one in inputs.items()],
+        as_json=False,
+    )
+    facts(
+        {
+            f"  age of {view}": "nothing found" if age is None else f"{age / 60:.0f} min"
+            for view, age in json.loads(row["ages"]).items()
+        },
+        as_json=False,
+    )
+    out.print("\nwho answered, and why it may")
+    facts({f"  {name}": value for name, value in model.items()}, as_json=False)
+    out.print("\nwhat it was made from")
+    facts(
+        {f"  {name}": value for name, value in {**body["lineage"], "parameters": body["params"]}.items()}, as_json=False
+    )
+
+
+def _origin(one: Any, row: dict[str, Any]) -> str:
+    if one.role == "feature":
+        return (
+            "the row"
+            if one.name in (row.get("given") or [])
+            else "absent"
+            if one.name in (row.get("absent") or [])
+            else "the online store"
+        )
+    return "the caller" if one.role == "request" else "derive()"

@@ -1,0 +1,87 @@
+"""A moto server for each test process, and lakes in a folder and in a bucket of it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.lake import Lake
+
+SECRET = "moto-secret-that-no-message-may-show"
+CLEARED = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_S3_ADDRESSING_STYLE", "LAKELOOP_LAKE", "LAKELOOP_USER")
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The address of a moto server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The standard AWS variables point to moto, and nothing of this machine's own configuration is read. Returns moto's address."""
+    for name in CLEARED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "moto-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
+    return moto_url
+
+
+@pytest.fixture
+def bucket(s3: str) -> str:
+    """A new, empty bucket."""
+    import boto3
+
+    name = f"lake-{uuid.uuid4().hex[:20]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def lake_url(request: pytest.FixtureRequest) -> str:
+    """A place for a lake: a folder, and a prefix in a bucket."""
+    if request.param == "folder":
+        return str(request.getfixturevalue("tmp_path") / "lake")
+    return f"s3://{request.getfixturevalue('bucket')}/some/prefix"
+
+
+@pytest.fixture
+def lake(lake_url: str) -> Lake:
+    """An empty lake, in a folder and on S3."""
+    from lakeloop.lakehouse.lake import open_lake
+
+    return open_lake(lake_url, who="tester")
+
+
+@pytest.fixture
+def folder_lake(tmp_path: Path) -> Lake:
+    """An empty lake in a folder."""
+    from lakeloop.lakehouse.lake import open_lake
+
+    return open_lake(str(tmp_path / "lake"), who="tester")
+
+
+@pytest.fixture
+def reopened() -> Callable[[Lake], Lake]:
+    """The same lake as another process would open it."""
+    from lakeloop.lakehouse.lake import open_lake
+
+    return lambda lake: open_lake(lake.url, who="another")
