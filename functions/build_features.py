@@ -161,10 +161,10 @@ def _publish(
             if current is None:
                 lake.documents.create(ONLINE, doc, body, "built")
             elif int(current.body["table_version"]) > table_version:
-                return lines.num_rows
+                return int(lines.num_rows)
             else:
                 lake.documents.update(current, body, "built")
-            return lines.num_rows
+            return int(lines.num_rows)
         except LostRace:
             continue
 

@@ -146,7 +146,7 @@ def _drift(session: Session, monitor: Monitor, window: Window, signature: Signat
         return []
     actual = actual_counts(session, name, [column for column, _ in watched], [profile for _, profile in watched])
     bound = monitor.above if monitor.above is not None else math.inf
-    columns = []
+    columns: list[dict[str, Any]] = []
     for (column, profile), counts in zip(watched, actual, strict=True):
         reference = expected_counts(profile)
         value, p = psi(reference, counts), psi_pvalue(reference, counts)

@@ -28,11 +28,7 @@ def decode(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
 
 def read_rows(read: Read, where: str, data: bytes) -> tuple[pa.Table, Broken]:
     """`decode` with every column that the file has: texts, of Parquet as they are typed there."""
-    if where.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise Invalid(f"this is not a whole gzip file: {error}", where=where, todo="send it again") from error
+    data = unpacked(where, data)
     match read.format:
         case "csv":
             return _csv(read.delimiter, where, data)
@@ -40,6 +36,16 @@ def read_rows(read: Read, where: str, data: bytes) -> tuple[pa.Table, Broken]:
             return _jsonl(where, data)
         case "parquet":
             return _parquet(where, data), []
+
+
+def unpacked(where: str, data: bytes) -> bytes:
+    """The bytes of a file, out of gzip when its name ends so. Invalid when that is broken."""
+    if not where.endswith(".gz"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Invalid(f"this is not a whole gzip file: {error}", where=where, todo="send it again") from error
 
 
 def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:

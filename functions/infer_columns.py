@@ -7,7 +7,7 @@ where a column would not be numbers, truth or times otherwise; the source then s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -76,7 +76,14 @@ def infer_columns(rows: pa.Table) -> list[Found]:
     """The columns of a file as `decoding.read_rows` gives it; `_line` and columns without a name are left out."""
     with Session(None, lambda _name: None) as session:
         session.register("raw", rows)
-        return [_found(session, field, rows.num_rows) for field in rows.schema if field.name not in ("", "_line")]
+        found = [_found(session, field, rows.num_rows) for field in rows.schema if field.name not in ("", "_line")]
+        missing = missing_texts(found)
+        return [_without(session, one, missing) if one.type == "string" and missing else one for one in found]
+
+
+def missing_texts(columns: Sequence[Found]) -> list[str]:
+    """The texts, besides the empty one, that mean null in some column; a source says it for all of its columns."""
+    return sorted({text for one in columns for text in one.missing})
 
 
 def different_values(rows: pa.Table, column: Found, limit: int) -> list[tuple[str, int]]:
@@ -129,6 +136,13 @@ def _found(session: Session, field: pa.Field, count: int) -> Found:
         not_numbers if row["nan"] else (),
         declared != "" and not row["broken"],
     )
+
+
+def _without(session: Session, found: Found, missing: Sequence[str]) -> Found:
+    """A column of text, now that another one needs these texts to mean null."""
+    name, filled = quoted(found.name), _is_filled(quoted(found.name), missing)
+    row = session.run(f"select count(*) filter ({filled}) as filled, count(distinct {name}::VARCHAR) filter ({filled}) as n from raw").to_pylist()[0]
+    return replace(found, filled=row["filled"], distinct=row["n"])
 
 
 def _of_text(session: Session, column: str, count: int) -> Found:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from lakeloop.ray_jobs.dag import TaskEvent
@@ -30,7 +30,7 @@ class TrainingProgress:
 
     def __init__(self, *, quiet: bool = False, progress: Progress | None = None, prefix: str = "") -> None:
         self._progress, self._owned, self._prefix = progress or bars(quiet=quiet), progress is None, prefix
-        self._rows: dict[str, int] = {}
+        self._rows: dict[str, TaskID] = {}
 
     def __enter__(self) -> TrainingProgress:
         if self._owned:

@@ -36,9 +36,9 @@ def status_of(lake: Lake) -> dict[str, Any]:
     alerts = lake.sql("select monitor, message from lakeloop.alerts where status = 'open' order by alert").to_pylist()
     found["open alerts"] = "\n".join(f"{row['monitor']}: {row['message']}" for row in alerts) or "none"
     stuck = [
-        revision
+        found_stuck
         for doc in lake.documents.ids(STUCK)
-        if (revision := lake.documents.latest(STUCK, doc)) and revision.body["tries"]
+        if (found_stuck := lake.documents.latest(STUCK, doc)) and found_stuck.body["tries"]
     ]
     found["stuck"] = (
         "\n".join(f"{one.id}: {one.body['error']} ({one.body['tries']} tries)" for one in stuck) or "nothing"

@@ -30,7 +30,7 @@ class Table:
 
     @property
     def version(self) -> int:
-        return self._delta.version()
+        return int(self._delta.version())
 
     @property
     def schema(self) -> pa.Schema:
@@ -38,7 +38,7 @@ class Table:
 
     @property
     def files(self) -> list[str]:
-        return self._delta.file_uris()
+        return list(self._delta.file_uris())
 
     def append(self, rows: pa.Table, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale handle.
@@ -80,7 +80,7 @@ class Table:
 
     def facts(self, limit: int = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
-        return self._delta.history(limit)
+        return list(self._delta.history(limit))
 
     def checkpoint(self) -> None:
         """Fold the log so far into one file, which makes opening cheap."""

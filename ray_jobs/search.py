@@ -19,10 +19,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
-from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.errors import Invalid, Unavailable
 from lakeloop.lakehouse.learners.protocol import Learner, TrainingData
 from lakeloop.lakehouse.learners.space import point
 from lakeloop.lakehouse.project.definitions import Model
@@ -143,7 +144,7 @@ def _run_tune(
         },
     )
     resources = {"cpu": trial.cpu} | ({"memory": trial.memory} if trial.memory else {})
-    with _quiet(), tempfile.TemporaryDirectory(prefix="lakeloop-search-") as folder:
+    with _quiet(), _away(), tempfile.TemporaryDirectory(prefix="lakeloop-search-") as folder:
         tune.Tuner(
             tune.with_resources(function, resources),
             param_space={"trial": tune.grid_search(list(missing))},
@@ -195,12 +196,21 @@ def _quiet() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _away() -> Iterator[None]:
+    """A cluster that is lost is no fault of the search: the run stays open, and its ledger holds what was tried."""
+    try:
+        yield
+    except (RayError, tune.TuneError) as error:
+        raise Unavailable(f"the search was cut off ({type(error).__name__})", todo="start it again") from error
+
+
 def _trial(config: dict[str, Any], data: TrainingData, task: Mapping[str, Any]) -> None:
     """One trial, in a worker. What it raises is its result: Tune would throw the process away, which costs seconds."""
     run = TuneRun(seed=int(task["seed"]), metric=task["metric"], mode=task["mode"])
     try:
         value, error = _judged(task["points"][config["trial"]], data, task, run), ""
-    except Exception as raised:
+    except Exception as raised:  # noqa: BLE001 - the edge of a process that runs the user's code
         value, error = float("nan"), f"{type(raised).__name__}: {str(raised).strip()}"[:500]
     tune.report({"value": value, "step": run.step, "at": run.at, "final": True, "error": error})
 

@@ -272,7 +272,7 @@ def features_get(
     built = place.lake.documents.latest(ONLINE, online_id(project.name, view, bound_view.version))
     if built is None:
         raise NotFound(f"{view} has no snapshot yet", todo="run `lakeloop features build`")
-    given = dict(part.split("=", 1) if "=" in part else (part, "") for part in key or [])
+    given = {name: value for name, _, value in (part.partition("=") for part in key or [])}
     missing = [name for name in project.views[view].entity if name not in given]
     if missing:
         raise Invalid(

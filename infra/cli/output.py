@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDE = 240
+"""Columns of output that no terminal shows: a table in a file or a pipe is not folded to 80."""
+LONG = 36
+"""Texts longer than this may be folded into lines."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else WIDE)
 
 
 def show(
@@ -33,10 +39,10 @@ def show(
     names = list(columns or rows[0])
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in names:
-        numeric = all(isinstance(row.get(name), int | float) or row.get(name) is None for row in rows) and any(
-            row.get(name) is not None for row in rows
-        )
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        values = [row.get(name) for row in rows]
+        numeric = any(value is not None for value in values) and all(isinstance(v, int | float | None) for v in values)
+        short = all(len(cell(value)) <= LONG for value in values)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=short)
     for row in rows:
         table.add_row(*(_escaped(cell(row.get(name))) for name in names))
     out.print(table)
@@ -71,7 +77,7 @@ def cell(value: Any) -> str:
         case float():
             return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
         case datetime():
-            return f"{value:%Y-%m-%d %H:%M:%S}"
+            return f"{value:%Y-%m-%d %H:%M}"
         case dict() | list():
             return json.dumps(value, default=plain)
         case _:
@@ -94,9 +100,6 @@ def ago(moment: datetime, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
     return "just now"
-
-
-Progress = Callable[..., None]
 
 
 def _escaped(text: str) -> str:

@@ -57,7 +57,7 @@ def _isotonic(y: Vector, scores: Vector, weight: Vector | None) -> Isotonic:
 
 
 def _sigmoid(y: Vector, scores: Vector, weight: Vector | None) -> Sigmoid:
-    """Platt (1999) on log-odds, with his smoothed targets, by Newton's method with halved steps (Lin, Lin, Weng 2007)."""
+    """Platt (1999) on log-odds, smoothed targets, by Newton's method with halved steps (Lin, Lin & Weng 2007)."""
     weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
     positives, negatives = float(weight[y > 0].sum()), float(weight[y <= 0].sum())
     target = np.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))

@@ -7,8 +7,10 @@ answer is Unknown, and the caller looks. 409 ConditionalRequestConflict means th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import boto3
@@ -129,16 +131,8 @@ class S3Store:
         token: dict[str, str] = {"StartAfter": self.prefix + after} if after else {}
         left = limit
         while left is None or left > 0:
-            page = self._try(
-                lambda token=token, left=left: self._client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=self.bucket,
-                    Prefix=self.prefix + prefix,
-                    MaxKeys=min(left or 1000, 1000),
-                    **token,
-                    **({"Delimiter": delimiter} if delimiter else {}),
-                ),
-                prefix,
-            )
+            asked = {"Prefix": self.prefix + prefix, "MaxKeys": min(left or 1000, 1000), "Delimiter": delimiter, **token}
+            page = self._try(partial(self._client.list_objects_v2, Bucket=self.bucket, **asked), prefix)
             entries = self._entries(page)
             yield from entries
             left = None if left is None else left - len(entries)
@@ -146,10 +140,10 @@ class S3Store:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _entries(self, page: Any) -> list[Entry]:
+    def _entries(self, page: Any) -> Sequence[Entry]:
         """Ages by the answer's own Date, so that no writer's clock counts."""
         stamp = page["ResponseMetadata"]["HTTPHeaders"].get("date")
-        now = datetime.strptime(stamp, "%a, %d %b %Y %H:%M:%S %Z").replace(tzinfo=UTC) if stamp else datetime.now(UTC)
+        now = parsedate_to_datetime(stamp) if stamp else datetime.now(UTC)
         cut = len(self.prefix)
         found = [
             Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds()))
@@ -162,12 +156,8 @@ class S3Store:
         names = [{"Key": self.prefix + check_key(key)} for key in keys]
         for at in range(0, len(names), 1000):
             part = names[at : at + 1000]
-            answer = self._try(
-                lambda part=part: self._client.delete_objects(
-                    Bucket=self.bucket, Delete={"Objects": part, "Quiet": True}
-                ),
-                "",
-            )  # type: ignore[misc]
+            asked = {"Objects": part, "Quiet": True}
+            answer = self._try(partial(self._client.delete_objects, Bucket=self.bucket, Delete=asked), "")
             for error in answer.get("Errors", []):
                 raise Denied(
                     f"{error.get('Code')}: {error.get('Key')} was not deleted",

@@ -114,7 +114,8 @@ def project_files(name: str, problem: str, learner: str, more: str, features: li
             f'[inputs.request]\nhalf = "category"\n{request}\n' + (more if "[split]" in more else SPLIT + more)
         ),
         f"models/{name}.sql": (
-            f"select id, seen_at as as_of, half, {selected}, {label} as label, seen_at + interval 1 day as label_known_at from facts\n"
+            f"select id, seen_at as as_of, half, {selected}, {label} as label, "
+            "seen_at + interval 1 day as label_known_at from facts\n"
         ),
     }
     return files | ({f"models/{name}.py": python} if python else {})

@@ -40,7 +40,7 @@ def test_tasks_are_done_after_what_they_need_and_told(opened):
     assert [(event.task, event.status) for event in events] == [
         ("pull", "started"), ("pull", "done"), ("fit", "started"), ("fit", "done"),
     ]  # fmt: skip
-    lake, run = opened
+    lake, _ = opened
     rows = lake.journal("tasks").read().to_pylist()
     assert sorted((row["task"], row["status"]) for row in rows) == [
         ("fit", "done"), ("fit", "started"), ("pull", "done"), ("pull", "started"),
@@ -78,7 +78,7 @@ def test_another_output_of_a_task_changes_what_goes_into_the_next(opened):
 
 def test_a_circle_and_a_need_that_is_no_task_are_refused():
     one, two = dag.Task("one", ("two",), {}, Work()), dag.Task("two", ("one",), {}, Work())
-    with pytest.raises(Invalid, match="in a circle: .*one.*two"):
+    with pytest.raises(Invalid, match=r"in a circle: .*one.*two"):
         dag.ordered([one, two])
     with pytest.raises(Invalid, match="needs two, which is no task"):
         dag.ordered([one])

@@ -17,7 +17,7 @@ def test_without_calibration_scores_stay():
 
 
 def test_isotonic_pools_adjacent_violators():
-    # Barlow et al. 1972: violators are replaced by their mean. 1, 0 and 1, 0 pool to 1/2 each; ends are kept off 0 and 1.
+    # Barlow et al. 1972: violators become their mean (1, 0 → 1/2 each). Ends are kept off 0 and 1.
     y = np.array([0.0, 1.0, 0.0, 1.0])
     found = learn_calibration("isotonic", y, np.array([0.1, 0.2, 0.3, 0.4]))
     assert isinstance(found, Isotonic)

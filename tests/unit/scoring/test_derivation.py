@@ -109,13 +109,13 @@ def test_a_derived_column_that_is_there_is_replaced_in_place():
 
 
 def test_an_unknown_column_is_a_key_error_of_the_users_and_names_the_row():
-    with pytest.raises(Invalid, match="row 0: derive.. raised KeyError: 'nope'"):
+    with pytest.raises(Invalid, match=r"row 0: derive.. raised KeyError: 'nope'"):
         derive_columns(lambda row: {"made": row["nope"]}, SIGNATURE, table([("a", 1, 1.0, 1)]))
 
 
 def test_the_row_that_fails_is_named():
     rows = [("a", 1, 1.0, 1)] * 5 + [("b", None, None, None)]
-    with pytest.raises(Invalid, match="row 5: derive.. raised TypeError"):
+    with pytest.raises(Invalid, match=r"row 5: derive.. raised TypeError"):
         derive_columns(lambda row: {"made": row["n"] + 1}, SIGNATURE, table(rows))
 
 

@@ -53,7 +53,7 @@ def test_a_multiclass_baseline_names_a_class():
 
 
 def test_a_baseline_that_is_no_number_is_refused():
-    with pytest.raises(Invalid, match="baseline is .*string"):
+    with pytest.raises(Invalid, match=r"baseline is .*string"):
         evaluation.baseline_of(with_baseline("most"), BINARY, TEST, Y)
 
 

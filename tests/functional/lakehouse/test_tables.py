@@ -1,0 +1,254 @@
+"""Tables: of two writers from one version one wins, whatever both do; types are kept; columns may be added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.tables import Table, stored, stored_type
+
+NAME = "team/numbers"
+
+
+def numbers(*values: int) -> pa.Table:
+    return pa.table({"n": pa.array(values, pa.int64())})
+
+
+def made(lake: Lake, *values: int) -> Table:
+    table = lake.tables.open_or_create(NAME, numbers().schema)
+    if values:
+        table.append(numbers(*values))
+    return table
+
+
+def held(lake: Lake) -> list[int]:
+    table = lake.table(NAME)
+    assert table is not None
+    return sorted(table.rows().column("n").to_pylist())
+
+
+def opened(lake: Lake) -> Table:
+    table = lake.table(NAME)
+    assert table is not None
+    return table
+
+
+Write = Callable[[Table, pa.Table], int]
+WRITES: dict[str, Write] = {"append": Table.append, "overwrite": Table.overwrite}
+
+
+def test_a_table_that_is_not_there_is_none(lake: Lake) -> None:
+    assert lake.table(NAME) is None
+
+
+@pytest.mark.parametrize("second", WRITES)
+@pytest.mark.parametrize("first", WRITES)
+def test_a_second_commit_from_one_version_is_a_conflict(lake: Lake, first: str, second: str) -> None:
+    made(lake, 1)
+    one, other = opened(lake), opened(lake)
+    WRITES[first](one, numbers(2))
+    for _ in range(2):  # a refused handle stays refused
+        with pytest.raises(Conflict, match="newer version"):
+            WRITES[second](other, numbers(3))
+    assert held(lake) == ([1, 2] if first == "append" else [2])
+
+
+@pytest.mark.parametrize("second", WRITES)
+@pytest.mark.parametrize("first", WRITES)
+def test_of_two_first_writes_into_an_empty_table_one_wins(lake: Lake, first: str, second: str) -> None:
+    made(lake)
+    one, other = opened(lake), opened(lake)
+    WRITES[first](one, numbers(1))
+    with pytest.raises(Conflict):
+        WRITES[second](other, numbers(2))
+    assert held(lake) == [1]
+
+
+def test_one_handle_writes_in_sequence(lake: Lake) -> None:
+    table = made(lake)
+    versions = [table.append(numbers(1)), table.append(numbers(2)), table.overwrite(numbers(3)), table.append(numbers(4))]
+    assert versions == [1, 2, 3, 4]
+    assert table.version == 4
+    assert held(lake) == [3, 4]
+
+
+def test_a_stale_handle_is_refused_after_a_checkpoint_and_a_compaction(lake: Lake) -> None:
+    made(lake, 1)
+    stale = opened(lake)
+    table = opened(lake)
+    table.append(numbers(2))
+    table.append(numbers(3))
+    assert table.compact() == 3
+    table.checkpoint()
+    with pytest.raises(Conflict):
+        stale.append(numbers(9))
+    opened(lake).append(numbers(4))
+    assert held(lake) == [1, 2, 3, 4]
+
+
+def test_a_compaction_beside_an_append_disturbs_neither(lake: Lake) -> None:
+    table = made(lake, 1)
+    table.append(numbers(2))
+    compacting, appending = opened(lake), opened(lake)
+    appending.append(numbers(3))
+    compacting.compact()
+    assert held(lake) == [1, 2, 3]
+
+
+def test_writers_that_race_and_decide_again_double_and_lose_nothing(folder_lake: Lake) -> None:
+    made(folder_lake)
+
+    def write(number: int) -> None:
+        while True:
+            try:
+                opened(folder_lake).append(numbers(number))
+                return
+            except Conflict:
+                if number in held(folder_lake):  # an answer that was lost would look like this
+                    return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(12)))
+    assert held(folder_lake) == list(range(12))
+
+
+def test_everybody_who_makes_a_table_gets_the_same_one(lake: Lake) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda _: lake.tables.open_or_create(NAME, numbers().schema), range(4)))
+    assert [table.version for table in tables] == [0] * 4
+    outcomes = []
+    for number, table in enumerate(tables):
+        try:
+            outcomes.append(table.append(numbers(number)))
+        except Conflict:
+            outcomes.append(0)
+    assert outcomes == [1, 0, 0, 0]
+    assert held(lake) == [0]
+
+
+def test_a_column_that_comes_later_is_null_before(lake: Lake) -> None:
+    table = made(lake, 1)
+    table.append(pa.table({"n": [2], "word": ["two"]}))
+    table.append(numbers(3))
+    rows = opened(lake).rows().sort_by("n")
+    assert rows.to_pydict() == {"n": [1, 2, 3], "word": [None, "two", None]}
+
+
+def test_a_handle_from_before_a_new_column_is_refused_like_any_other(lake: Lake) -> None:
+    made(lake, 1)
+    stale = opened(lake)
+    opened(lake).append(pa.table({"n": [2], "word": ["two"]}))
+    with pytest.raises(Conflict):
+        stale.append(numbers(3))
+
+
+def test_reals_widen_a_column_of_whole_numbers_and_nothing_is_cut_off(lake: Lake) -> None:
+    table = made(lake, 1, 2)
+    table.append(pa.table({"n": [1.5], "word": ["x"]}), facts={"file": "f"})
+    assert sorted(opened(lake).rows().column("n").to_pylist()) == [1.0, 1.5, 2.0]
+    assert opened(lake).schema.field("n").type == pa.float64()
+    newest = opened(lake).facts(1)[0]
+    assert (newest["file"], newest["lakeloop.widened"]) == ("f", "n")
+
+
+def test_whole_numbers_fit_a_column_of_reals(lake: Lake) -> None:
+    table = lake.tables.open_or_create(NAME, pa.schema([("n", pa.float64())]))
+    table.append(numbers(3))
+    assert opened(lake).rows().to_pydict() == {"n": [3.0]}
+
+
+@pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([True]), pa.array([date(2026, 1, 1)]), pa.array([[1]])], ids=["text", "truth", "date", "list"])
+def test_another_type_is_refused_and_names_the_column(folder_lake: Lake, values: pa.Array) -> None:
+    table = made(folder_lake, 1)
+    with pytest.raises(Invalid, match="the column n holds int64"):
+        table.append(pa.table({"n": values}))
+    assert held(folder_lake) == [1]
+
+
+def test_a_column_without_values_has_the_type_that_is_there(folder_lake: Lake) -> None:
+    made(folder_lake, 1).append(pa.table({"n": pa.nulls(2), "m": pa.array([1, None])}))
+    assert opened(folder_lake).rows().column("n").null_count == 2
+    assert opened(folder_lake).schema.field("n").type == pa.int64()
+
+
+def test_an_overwrite_may_change_columns_and_types(folder_lake: Lake) -> None:
+    made(folder_lake, 1).overwrite(pa.table({"n": ["text"], "more": [True]}))
+    assert opened(folder_lake).rows().to_pydict() == {"n": ["text"], "more": [True]}
+
+
+def test_values_are_found_in_a_column_and_only_files_that_may_hold_them_are_read(folder_lake: Lake) -> None:
+    table = folder_lake.tables.open_or_create(NAME, pa.schema([("word", pa.string())]))
+    for word in ("apple", "melon", "zebra"):
+        table.append(pa.table({"word": [word, word]}))
+    assert table.column("word", ["melon", "nothing", "zebra"]) == {"melon", "zebra"}
+    assert table.column("word", []) == set()
+    assert table.column("none", ["apple"]) == set()
+    for uri in table.files:  # statistics say that only one file can hold a melon: the others are not even there any more
+        from pathlib import Path
+
+        path = Path(uri.removeprefix("file://"))
+        if b"melon" not in path.read_bytes():
+            path.unlink()
+    assert table.column("word", ["melon"]) == {"melon"}
+
+
+def test_facts_of_a_commit_are_kept(folder_lake: Lake) -> None:
+    table = made(folder_lake)
+    table.append(numbers(1), facts={"file": "a.csv"})
+    assert opened(folder_lake).facts(1)[0]["file"] == "a.csv"
+
+
+def test_a_damaged_log_is_corrupt_and_says_what_to_do(folder_lake: Lake) -> None:
+    from pathlib import Path
+
+    made(folder_lake, 1)
+    (Path(folder_lake.url) / "tables" / NAME / "_delta_log" / "00000000000000000001.json").write_text("{")
+    with pytest.raises(Corrupt, match=NAME) as error:
+        folder_lake.table(NAME)
+    assert error.value.todo
+
+
+def test_types_are_stored_as_the_design_says() -> None:
+    for kind, expected in (
+        (pa.int8(), pa.int64()), (pa.uint32(), pa.int64()), (pa.float32(), pa.float64()), (pa.decimal128(9, 2), pa.float64()), (pa.large_string(), pa.string()),
+        (pa.dictionary(pa.int8(), pa.string()), pa.string()), (pa.date64(), pa.date32()), (pa.timestamp("ns"), pa.timestamp("us", "UTC")), (pa.bool_(), pa.bool_()),
+        (pa.large_list(pa.int16()), pa.list_(pa.int64())), (pa.list_(pa.timestamp("s")), pa.list_(pa.timestamp("us", "UTC"))),
+    ):  # fmt: skip
+        assert stored_type(kind) == expected, kind
+
+
+def test_values_come_back_as_they_were_stored(lake: Lake) -> None:
+    moment = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
+    rows = stored(
+        pa.table(
+            {
+                "whole": pa.array([7, None], pa.uint8()),
+                "real": pa.array([0.1, None], pa.float32()),
+                "money": pa.array([Decimal("1.25"), None], pa.decimal128(9, 2)),
+                "truth": pa.array([True, None]),
+                "day": pa.array([date(1969, 12, 31), None], pa.date64()),
+                "at": pa.array([moment, None], pa.timestamp("us", "Europe/Berlin")),
+                "naive": pa.array([datetime(2026, 1, 1, 5), None], pa.timestamp("ms")),
+                "word": pa.array(["é\0\n'\"", None]).dictionary_encode(),
+                "list": pa.array([[1, None], None], pa.list_(pa.int16())),
+            }
+        )
+    )
+    lake.tables.open_or_create(NAME, rows.schema).append(rows)
+    found = opened(lake).rows().to_pylist()
+    assert found[0] == {
+        "whole": 7, "real": pytest.approx(0.1, abs=1e-8), "money": 1.25, "truth": True, "day": date(1969, 12, 31), "at": moment,
+        "naive": datetime(2026, 1, 1, 5, tzinfo=UTC), "word": "é\0\n'\"", "list": [1, None],
+    }  # fmt: skip
+    assert set(found[1].values()) == {None}
+
+
+def test_times_finer_than_a_microsecond_are_cut_not_refused() -> None:
+    assert stored(pa.table({"at": pa.array([1_999], pa.timestamp("ns"))})).column("at").cast(pa.int64()).to_pylist() == [1]
