@@ -58,7 +58,9 @@ def _rounded(duration: timedelta) -> str:
 
 def _leaves_rows(parts: Mapping[str, Any], times: Sequence[datetime], delay: timedelta) -> bool:
     stamp = pa.timestamp("us", "UTC")
-    table = pa.table({"as_of": pa.array(times, stamp), "label_known_at": pa.array([time + delay for time in times], stamp)})
+    table = pa.table(
+        {"as_of": pa.array(times, stamp), "label_known_at": pa.array([time + delay for time in times], stamp)}
+    )
     try:
         split(_model(parts), table, times[-1] + delay)
     except Invalid:

@@ -19,7 +19,11 @@ def project_text(wish: Wish) -> str:
     """lakeloop.toml."""
     goal = f"Predict {wish.label}" if wish.label else ""
     return entries(
-        [("name", toml_value(wish.name), ""), ("goal", toml_value(goal), "one sentence; shown first on the page"), ("owner", toml_value(wish.owner), "")]
+        [
+            ("name", toml_value(wish.name), ""),
+            ("goal", toml_value(goal), "one sentence; shown first on the page"),
+            ("owner", toml_value(wish.owner), ""),
+        ]
     )
 
 
@@ -33,7 +37,11 @@ def source_text(choices: Choices) -> str:
     head = [("owner", toml_value(wish.owner), ""), ("read", f"{{ {', '.join(options)} }}", "")]
     if key:
         head += [("key", toml_value(list(key)), ""), ("rows", '"latest"', "a key that comes again replaces its row")]
-    time = ("event_time", toml_value(wish.time), "") if wish.time else ("timeless", "true", "no column says when a row happened")
+    time = (
+        ("event_time", toml_value(wish.time), "")
+        if wish.time
+        else ("timeless", "true", "no column says when a row happened")
+    )
     types = [(toml_key(name), toml_value(_declared(one, choices)), "") for name, one in choices.columns.items()]
     return f'{entries([*head, time])}\n[columns]  # "?" = may be null\n{entries(types)}'
 
@@ -59,7 +67,9 @@ def examples_text(choices: Choices, target: Target, delay: str) -> str:
     """models/<name>.sql. `delay`: how long after `as_of` the label is known, as an interval of SQL."""
     time = choices.wish.time
     at = sql_name(time) if time else CONSTANT
-    row = next(name for name in ("this_row", *(f"this_row_{i}" for i in range(2, 10_000))) if name not in choices.columns)
+    row = next(
+        name for name in ("this_row", *(f"this_row_{i}" for i in range(2, 10_000))) if name not in choices.columns
+    )
     source = sql_name(choices.source)
     first = [
         (_id(choices, row), "id", "" if choices.key else "what the row holds, and its number among its likes"),
@@ -70,9 +80,18 @@ def examples_text(choices: Choices, target: Target, delay: str) -> str:
         (f"{at} + interval {delay}", "label_known_at", "change it: from when on does one know what came true?"),
     ]
     width = max(len(sql) for sql, _, _ in (*first[not choices.key :], *last))
-    inputs = ", ".join(sql_name(one.column) + (f" as {sql_name(one.name)}" if one.name != one.column else "") for one in choices.inputs)
-    wrapped = textwrap.wrap(f"{inputs},", WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    lines = [*(_selected(*one, width) for one in first), *wrapped, _selected(*last[0], width), _selected(*last[1], width, end="")]
+    inputs = ", ".join(
+        sql_name(one.column) + (f" as {sql_name(one.name)}" if one.name != one.column else "") for one in choices.inputs
+    )
+    wrapped = textwrap.wrap(
+        f"{inputs},", WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    lines = [
+        *(_selected(*one, width) for one in first),
+        *wrapped,
+        _selected(*last[0], width),
+        _selected(*last[1], width, end=""),
+    ]
     return "\n".join([HEAD, "select", *lines, f"from {source}" if choices.key else f"from {source} {row}", ""])
 
 

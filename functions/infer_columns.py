@@ -141,7 +141,9 @@ def _found(session: Session, field: pa.Field, count: int) -> Found:
 def _without(session: Session, found: Found, missing: Sequence[str]) -> Found:
     """A column of text, now that another one needs these texts to mean null."""
     name, filled = quoted(found.name), _is_filled(quoted(found.name), missing)
-    row = session.run(f"select count(*) filter ({filled}) as filled, count(distinct {name}::VARCHAR) filter ({filled}) as n from raw").to_pylist()[0]
+    row = session.run(
+        f"select count(*) filter ({filled}) as filled, count(distinct {name}::VARCHAR) filter ({filled}) as n from raw"
+    ).to_pylist()[0]
     return replace(found, filled=row["filled"], distinct=row["n"])
 
 

@@ -16,7 +16,10 @@ def entries(given: Sequence[tuple[str, str, str]]) -> str:
     """Lines `name = value  # remark`, with values and remarks below each other."""
     width = max((len(name) for name, _, _ in given), default=0)
     value_width = max((len(value) for _, value, remark in given if remark), default=0)
-    lines = [f"{name:<{width}} = {f'{value:<{value_width}}  # {remark}' if remark else value}\n" for name, value, remark in given]
+    lines = [
+        f"{name:<{width}} = {f'{value:<{value_width}}  # {remark}' if remark else value}\n"
+        for name, value, remark in given
+    ]
     return "".join(lines)
 
 

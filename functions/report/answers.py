@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakeloop.functions.check_monitors import truth_and_scores
 from lakeloop.functions.report import words
 from lakeloop.functions.report.data import Distribution, PerformancePoint, Traffic
-from lakeloop.functions.report.scope import Scope, named
+from lakeloop.functions.report.scope import Scope, named, utc
 from lakeloop.lakehouse import registry
 from lakeloop.lakehouse.query.session import literal
 from lakeloop.lakehouse.scoring.signature import Signature
@@ -69,16 +70,66 @@ def traffic(scope: Scope) -> list[Traffic]:
 def judged(scope: Scope) -> list[Judged]:
     """The labelled predictions by version, the last of each example."""
     table = scope.session.run(
-        f"select version, {_begin(_step(scope), scope)} as period, prediction, scores, label from {ANSWERS} "
-        "where label is not null qualify row_number() over (partition by version, id order by as_of desc, logged_at desc) = 1 "
-        "order by version, period, id"
+        f"select version, {_begin(_step(scope), scope)} as period, prediction, scores, label from {ANSWERS} where label is not null "
+        "qualify row_number() over (partition by version, id order by as_of desc, logged_at desc) = 1 order by version, period, id"
     )
     versions = table.column("version").to_numpy()
-    found = []
-    for version in np.unique(versions).tolist():
-        signature = registry.signature(scope.lake, scope.project.name, scope.model.name, version)
-        rows = table.filter(versions == version)
-        truth, scores = truth_and_scores(signature, rows)
-        if len(truth) == rows.num_rows:  # else labels came that the version does not know: days cannot be told apart
-            found.append(Judged(version, signature, truth, scores, rows.column("period").to_numpy()))
-    return found
+    return [_judged(scope, version, table.filter(versions == version)) for version in np.unique(versions).tolist()]
+
+
+def performance(scope: Scope, found: Sequence[Judged]) -> list[PerformancePoint]:
+    """The metric by day or week and version; those with too few rows, or of one class, are left out."""
+    points = []
+    for one in found:
+        for period in np.unique(one.periods):
+            rows = one.periods == period
+            value = one.measured(scope.model.search.metric, rows) if rows.sum() >= FEWEST else None
+            if value is not None and words.known(value.value):
+                points.append(PerformancePoint(_local(period.item(), scope), named(one.version), value))
+    return points
+
+
+def calibration(found: Sequence[Judged]) -> dict[str, list[CalibrationBin]]:
+    """Calibration curves of a binary model's versions."""
+    return {
+        named(one.version): calibration_bins(one.truth, one.scores)
+        for one in found
+        if one.signature.problem == "binary" and len(one.truth) >= FEWEST_OF_VERSION
+    }
+
+
+def scores(found: Sequence[Judged]) -> list[Distribution]:
+    """Histograms of the versions' predictions on the same bins; none for a score per class."""
+    shown = [one for one in found if one.scores.ndim == 1 and len(one.scores) >= FEWEST_OF_VERSION]
+    if not shown:
+        return []
+    binary = shown[-1].signature.problem == "binary"
+    everything = np.concatenate([one.scores for one in shown])
+    edges = np.linspace(*((0.0, 1.0) if binary else np.quantile(everything, (0.005, 0.995))), SCORE_BINS + 1)
+    counts = [np.histogram(np.clip(one.scores, edges[0], edges[-1]), edges)[0] for one in shown]
+    return [
+        Distribution(named(one.version), edges.tolist(), count.tolist())
+        for one, count in zip(shown, counts, strict=True)
+    ]
+
+
+def _judged(scope: Scope, version: int, rows: pa.Table) -> Judged:
+    signature = registry.signature(scope.lake, scope.project.name, scope.model.name, version)
+    if signature.problem == "multiclass":  # a class that the version does not know has no score
+        rows = rows.filter(pc.is_in(rows.column("label").cast(pa.string()), pa.array(signature.classes)))
+    truth, predicted = truth_and_scores(signature, rows)
+    return Judged(version, signature, truth, predicted, rows.column("period").to_numpy())
+
+
+def _step(scope: Scope) -> str:
+    (span,) = scope.rows(f"select max(as_of) - min(as_of) as span from {ANSWERS}")
+    return "week" if span["span"] is not None and span["span"] > DAILY else "day"
+
+
+def _begin(step: str, scope: Scope) -> str:
+    """SQL: the local time at which a row's day or week begins."""
+    return f"date_trunc('{step}', timezone({literal(str(scope.zone))}, as_of))"
+
+
+def _local(begin: datetime, scope: Scope) -> datetime:
+    return utc(begin.replace(tzinfo=scope.zone))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import Any
 
+from lakeloop.functions.report import words
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
@@ -27,6 +28,11 @@ class Scope:
     project: Project
     model: Model
     as_of: datetime
+
+    @property
+    def zone(self) -> tzinfo:
+        """The project's time zone: of days, and of what people read."""
+        return words.zone(self.project.timezone)
 
     def rows(self, sql: str, *values: object) -> list[Row]:
         """The answer to a query as rows; values stand for `?`."""

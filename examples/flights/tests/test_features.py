@@ -6,9 +6,21 @@ from models.late_arrival import derive
 
 # Newark to Chicago, 08:30 to 10:00 local time: left at 12:30 UTC, was due at 15:00 UTC, came forty minutes late.
 LANDED = {
-    "time_hour": "2013-07-01T12:00Z", "minute": 30, "year": 2013, "month": 7, "day": 1,
-    "carrier": "UA", "flight": 1, "origin": "EWR", "dest": "ORD", "distance": 719,
-    "sched_dep_time": 830, "dep_time": 832, "dep_delay": 2, "sched_arr_time": 1000, "arr_delay": 40,
+    "time_hour": "2013-07-01T12:00Z",
+    "minute": 30,
+    "year": 2013,
+    "month": 7,
+    "day": 1,
+    "carrier": "UA",
+    "flight": 1,
+    "origin": "EWR",
+    "dest": "ORD",
+    "distance": 719,
+    "sched_dep_time": 830,
+    "dep_time": 832,
+    "dep_delay": 2,
+    "sched_arr_time": 1000,
+    "arr_delay": 40,
 }
 NOT_YET = LANDED | {"dep_time": None, "dep_delay": None, "arr_delay": None}
 CHICAGO = {"faa": "ORD", "tzone": "America/Chicago"}
@@ -92,7 +104,13 @@ def test_a_flight_that_comes_again_replaces_its_row(project):
 
 
 def test_an_arrival_after_local_midnight_is_on_the_next_day(project):
-    red_eye = LANDED | {"time_hour": "2013-07-02T02:00Z", "sched_dep_time": 2230, "dep_time": 2230, "sched_arr_time": 5, "arr_delay": 0}
+    red_eye = LANDED | {
+        "time_hour": "2013-07-02T02:00Z",
+        "sched_dep_time": 2230,
+        "dep_time": 2230,
+        "sched_arr_time": 5,
+        "arr_delay": 0,
+    }
     project.given("flights", [red_eye])
     project.given("airports", [CHICAGO])
     (example,) = project.examples("late_arrival", as_of="2013-07-03").to_pylist()
