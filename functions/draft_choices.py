@@ -1,25 +1,21 @@
-"""What a draft chooses for a person: how the file is read, what names a row, what problem the label poses, which columns are inputs."""
+"""What a draft chooses for a person: how the file is read, and what names a row. What is learnt: `draft_target`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Final
 
 import pyarrow as pa
 
 from lakeloop.functions.decoding import csv_lines, read_rows, unpacked
-from lakeloop.functions.infer_columns import Found, different_values, first_repeated, infer_columns
-from lakeloop.functions.spelling import plain_name, sql_name, unique_names
+from lakeloop.functions.draft_target import ID_LIKE, Input, Target, choose_inputs, choose_target, may_be_key
+from lakeloop.functions.infer_columns import Found, first_repeated, infer_columns
+from lakeloop.functions.spelling import plain_name, unique_names
 from lakeloop.lakehouse.errors import Invalid
-from lakeloop.lakehouse.project.definitions import Problem, Read
+from lakeloop.lakehouse.project.definitions import Read
 from lakeloop.lakehouse.project.documents import did_you_mean
-from lakeloop.lakehouse.project.model_keys import INPUT_NAME
-from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
 from lakeloop.lakehouse.project.readers import COLUMN
-from lakeloop.lakehouse.query.session import literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,10 @@ class Choices:
 
 
 def choose(wish: Wish, data: bytes) -> tuple[Choices, pa.Table, list[str]]:
-    """The choices for a file, its rows, and what a person should be told. Invalid for a file, or a wish, that cannot be."""
+    """The choices for a file, its rows, and what a person should be told.
+
+    Invalid for a file that cannot be read, and for a wish that does not fit it.
+    """
     read = _reading(wish.file, data)
     rows, broken = read_rows(read, wish.file, data)
     if not rows.num_rows:
@@ -61,7 +60,7 @@ def choose(wish: Wish, data: bytes) -> tuple[Choices, pa.Table, list[str]]:
     notes += [f"{one.name} is left out: a table cannot hold it" for one in columns.values() if not one.type]
     columns = {name: one for name, one in columns.items() if one.type}
     key = _key(wish, rows, columns)
-    target = _target(rows, columns[wish.label], wish.file) if wish.label else None
+    target = choose_target(rows, columns[wish.label], wish.file) if wish.label else None
     for name in (*key, *((wish.label,) if target and target.whole else ())):
         if columns[name].whole:
             columns[name] = replace(columns[name], type="int64")
@@ -70,7 +69,7 @@ def choose(wish: Wish, data: bytes) -> tuple[Choices, pa.Table, list[str]]:
             notes.append(
                 f"{columns[name].rows - columns[name].filled} rows have no {name}; an ingest will set them aside"
             )
-    inputs, others = _inputs(wish, columns, key) if target else ((), {})
+    inputs, others = choose_inputs(columns, key, wish.label, wish.time, wish.file) if target else ((), {})
     return Choices(wish, _source_name(wish), read, columns, key, target, inputs, others), rows, notes
 
 
@@ -155,28 +154,22 @@ def _check_wish(wish: Wish, columns: Mapping[str, Found]) -> None:
 def _key(wish: Wish, rows: pa.Table, columns: Mapping[str, Found]) -> tuple[str, ...]:
     """The columns that name a row: those that were given, else those called like a key that do; () when none are."""
     if wish.key:
-        repeated = first_repeated(rows, wish.key)
-        if repeated:
-            told = ", ".join(f"{name} {repeated[name]}" for name in wish.key)
-            raise Invalid(
-                f"{repeated['n']} rows share the key: {told}",
-                where=wish.file,
-                todo="name more columns with --key, or none",
-            )
+        if (repeated := first_repeated(rows, wish.key)) is not None:
+            times, values = repeated
+            told = ", ".join(f"{name} {value}" for name, value in values.items())
+            todo = "name more columns with --key, or none"
+            raise Invalid(f"{times:,} rows share the key: {told}", where=wish.file, todo=todo)
         return wish.key
     named = [
         name
         for name, one in columns.items()
-        if ID_LIKE.fullmatch(name) and _may_be_key(one) and name not in (wish.label, wish.time)
+        if ID_LIKE.fullmatch(name) and may_be_key(one) and name not in (wish.label, wish.time)
     ]
     with_time = (wish.time,) if wish.time else ()
     for found in [*((name, *with_time) for name in named), (*named, *with_time)]:
         if named and not first_repeated(rows, found):
             return tuple(found)
     return ()
-
-
-
 
 
 def _listed(names: Sequence[str]) -> str:

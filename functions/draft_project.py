@@ -1,6 +1,7 @@
-"""The smallest project for a file: its source, and a model of its label that trains as it is. Texts only; the caller writes them.
+"""The smallest project for a file: its source, and a model of its label that trains as it is.
 
-Whatever a draft says has been read and bound like any project, and its split was tried on the file's own times.
+Texts only; the caller writes them. What a draft says has been read and bound like any project, and its split was tried
+on the file's own times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class Draft:
 
 
 def draft_project(wish: Wish, data: bytes | None = None) -> Draft:
-    """The files of a new project, from the bytes of a file if there is one. Invalid for a file, or a wish, that cannot be."""
+    """The files of a new project, from the bytes of a file if there is one.
+
+    Invalid for a file that cannot be read, and for a wish that does not fit it.
+    """
     if not NAME.fullmatch(wish.name):
         todo = f"use small letters, digits and _, a letter first: {plain_name(wish.name, 'project')}"
         raise Invalid(f"{wish.name!r} cannot be the name of a project", todo=todo)
@@ -49,7 +53,7 @@ def _of_file(wish: Wish, data: bytes) -> Draft:
     files = {"lakeloop.toml": project_text(wish), f"sources/{choices.source}.toml": source_text(choices)}
     if choices.target is None:
         return Draft(files, choices.source, "", (*notes, "no --label was given, so there is no model yet"))
-    delay, parts, remark = choose_split(rows, wish.time)
+    delay, parts, remark = choose_split(rows, wish.time, choices.columns[wish.label])
     files[f"models/{wish.name}.toml"] = model_text(choices, choices.target, parts, remark)
     files[f"models/{wish.name}.sql"] = examples_text(choices, choices.target, delay)
     return Draft(files, choices.source, wish.name, (*notes, *_told(choices)))

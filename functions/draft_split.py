@@ -1,4 +1,4 @@
-"""A split by time that leaves rows for every part of a file, found by trying it with the code that training splits with."""
+"""A split by time that leaves rows for every part of a file, found by trying it with what training splits with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from lakeloop.functions.infer_columns import quantile_times
+from lakeloop.functions.infer_columns import Found, quantile_times
 from lakeloop.functions.spelling import entries, toml_value
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.learners.splitting import split
@@ -21,14 +21,14 @@ DELAYS: Final = (
     (timedelta(hours=20), timedelta(hours=1), "1 hour"),
     (timedelta(0), timedelta(minutes=1), "1 minute"),
 )
-"""How long a label takes when nobody has said it: short beside the span of the times, the first of which is the least."""
+"""How long a label takes when nobody has said it, by the least span of the times it is for."""
 BY_CHANCE: Final[Mapping[str, Any]] = {"by": "random", "test": 0.2}
 POINTS: Final = 200
 
 
-def choose_split(rows: pa.Table, time: str) -> tuple[str, Mapping[str, Any], str]:
-    """The label's delay as an interval of SQL, the keys of [split], and a remark. By chance without times, or with too few of them."""
-    times = quantile_times(rows, time, [i / POINTS for i in range(POINTS + 1)]) if time else []
+def choose_split(rows: pa.Table, time: str, label: Found) -> tuple[str, Mapping[str, Any], str]:
+    """The label's delay as an interval of SQL, the keys of [split], and a remark; by chance without enough times."""
+    times = quantile_times(rows, time, [i / POINTS for i in range(POINTS + 1)], label) if time else []
     if not times:
         return DELAYS[0][2], BY_CHANCE, ""
     delay, words = next((later, words) for least, later, words in DELAYS if times[-1] - times[0] >= least)
@@ -46,7 +46,8 @@ def _durations(times: Sequence[datetime], share: float, own_valid: bool) -> dict
     if begins == times[-1] or (own_valid and before == begins):
         return {}
     parts = {"by": "time", "test": _rounded(times[-1] - begins)}
-    return parts | {"valid": _rounded((begins - before) * 2)} if own_valid else parts
+    first_of_test = next(time for time in times if time > begins)
+    return parts | {"valid": _rounded(first_of_test - before)} if own_valid else parts
 
 
 def _rounded(duration: timedelta) -> str:
@@ -73,7 +74,7 @@ def _model(parts: Mapping[str, Any]) -> Model:
     keys = entries([(name, toml_value(value), "") for name, value in parts.items()])
     files = {
         "lakeloop.toml": 'name = "draft"\nowner = "draft"\n',
-        "models/draft.toml": f'problem = "regression"\nlearner = "sklearn"\n[inputs.request]\nx = "float32"\n[split]\n{keys}',
+        "models/draft.toml": f'problem = "regression"\nlearner = "sklearn"\ninputs.request.x = "int8"\n[split]\n{keys}',
         "models/draft.sql": "select 1",
     }
     return parse_project(files).models["draft"]

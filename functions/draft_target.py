@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+
 from lakeloop.functions.infer_columns import Found, different_values
 from lakeloop.functions.spelling import plain_name, sql_name
 from lakeloop.lakehouse.errors import Invalid
@@ -20,6 +21,7 @@ CLASSES: Final = 20
 """Whole numbers with at most so many values are classes; with more, an amount."""
 TEXT_CLASSES: Final = 50
 CATEGORIES: Final = 250
+NAMES_THE_ROW: Final = "it names the row; if it says more than that, add it here and in the query"
 POSITIVE: Final = ("yes", "y", "true", "t", "1", "positive", "pos")
 ID_LIKE: Final = re.compile(r"(?:.*_)?(?:id|Id|ID|key|Key|KEY|uuid|UUID|guid|GUID)|.*[a-z0-9](?:Id|ID|Key)")
 
@@ -43,13 +45,14 @@ class Input:
     type: str
 
 
-def _may_be_key(one: Found) -> bool:
+def may_be_key(one: Found) -> bool:
+    """Whether a column can name rows: always there, and text or whole numbers."""
     return not one.nullable and (
         one.type == "string" or one.type.startswith(("int", "uint")) or (one.is_number and one.whole)
     )
 
 
-def _target(rows: pa.Table, column: Found, file: str) -> Target:
+def choose_target(rows: pa.Table, column: Found, file: str) -> Target:
     """The problem that a label poses: two values, a few, or an amount."""
     name, few = sql_name(column.name), column.distinct <= max(10, column.filled // 2)
     if column.distinct < 2:
@@ -90,21 +93,19 @@ def _of_two(name: str, column: Found, values: Sequence[str]) -> Target:
     positive = next((value for value in values if value.lower() in POSITIVE), values[1])
     other = values[0] if positive == values[1] else values[1]
     spelled = literal(positive) if column.type == "string" else positive
-    return Target("binary", f"{name} = {spelled}", f"the other value is {other}")
+    return Target("binary", f"{name} = {spelled}", f"the other value is {other!r}")
 
 
-def _inputs(wish: Wish, columns: Mapping[str, Found], key: Sequence[str]) -> tuple[tuple[Input, ...], dict[str, str]]:
+def choose_inputs(
+    columns: Mapping[str, Found], key: Sequence[str], label: str, time: str, file: str
+) -> tuple[tuple[Input, ...], dict[str, str]]:
     """The inputs, and the columns that are none, with the reason."""
     kinds: dict[str, str] = {}
     others: dict[str, str] = {}
     for name, one in columns.items():
-        if name in (wish.label, wish.time):
+        if name in (label, time):
             continue
-        kind, reason = (
-            _input(one)
-            if name not in key
-            else ("", "it names the row; if it says more than that, add it here and in the query")
-        )
+        kind, reason = ("", NAMES_THE_ROW) if name in key else _input(one)
         if kind:
             kinds[name] = kind
         else:
@@ -112,7 +113,7 @@ def _inputs(wish: Wish, columns: Mapping[str, Found], key: Sequence[str]) -> tup
     if not kinds:
         raise Invalid(
             "no column is left that a model could use",
-            where=wish.file,
+            where=file,
             todo="bring more columns than the label, the time and the key",
         )
     names = _input_names(list(kinds))
@@ -126,19 +127,18 @@ def _input(one: Found) -> tuple[str, str]:
     if one.type == "bool":
         return "bool", ""
     if ID_LIKE.fullmatch(one.name) and one.whole:
-        return (
-            ("category", "")
-            if one.distinct <= CATEGORIES
-            else ("", f"{one.distinct:,} different numbers that are names")
-        )
+        return ("category", "") if _is_few(one) else ("", f"{one.distinct:,} different numbers that are names")
     if one.is_number:
         return "float32", ""
     if one.type == "string":
-        few = one.distinct <= CATEGORIES and (one.distinct <= CLASSES or one.distinct <= one.filled // 2)
-        return ("category", "") if few else ("", f"{one.distinct:,} different texts in {one.filled:,} rows")
-    return "", f"a {one.type}; make numbers or categories of it in the query" + (
-        f", such as month({sql_name(one.name)})" if one.is_time else ""
-    )
+        return ("category", "") if _is_few(one) else ("", f"{one.distinct:,} different texts in {one.filled:,} rows")
+    example = f", such as month({sql_name(one.name)})" if one.is_time else ""
+    return "", f"{one.type}; make numbers or categories of it in the query{example}"
+
+
+def _is_few(one: Found) -> bool:
+    """Few enough values, each of them in several rows, to be categories."""
+    return one.distinct <= CATEGORIES and one.distinct <= max(CLASSES, one.filled // 2)
 
 
 def _input_names(columns: Sequence[str]) -> dict[str, str]:

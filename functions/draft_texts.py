@@ -1,4 +1,4 @@
-"""The texts of a drafted project, from the choices. Pure functions; what a person may want to change stands there as a comment."""
+"""The texts of a drafted project, from the choices. What a person may want to change stands there as a comment."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lakeloop.functions.draft_choices import Choices, Target, Wish
+from lakeloop.functions.draft_choices import Choices, Wish
+from lakeloop.functions.draft_target import Target
 from lakeloop.functions.infer_columns import Found, missing_texts
 from lakeloop.functions.spelling import entries, sql_name, toml_key, toml_value
 
 CONSTANT: Final = "timestamptz '2000-01-01'"
 WIDTH: Final = 100
-HEAD: Final = "-- One row for every prediction one would have made; each column but id, as_of, label and label_known_at is an input."
+HEAD: Final = "-- One row for every prediction one would have made. What stands between as_of and label are the inputs."
 
 
 def project_text(wish: Wish) -> str:
@@ -60,7 +61,8 @@ def model_text(choices: Choices, target: Target, parts: Mapping[str, Any], remar
     others = "".join(f"# {name}: {reason}\n" for name, reason in (choices.others or {}).items())
     split = entries([(name, toml_value(value), remark if name == "by" else "") for name, value in parts.items()])
     no_inputs = f"# Not inputs:\n{others}" if others else ""
-    return f"{head}\n[inputs.request]  # what the caller sends\n{request}{no_inputs}\n[split]\n{split}"
+    sent = "[inputs.request]  # what the caller sends; take out what is not known at as_of"
+    return f"{head}\n{sent}\n{request}{no_inputs}\n[split]\n{split}"
 
 
 def examples_text(choices: Choices, target: Target, delay: str) -> str:

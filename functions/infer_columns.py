@@ -1,7 +1,8 @@
-"""What columns a file has: types, missing values, how many different ones. By the same casts that an ingest makes of it later.
+"""What columns a file has: types, missing values, how many different ones. By the casts that an ingest makes later.
 
-A text is a number only if it would come back as the same text: `00123` and numbers beyond 64 bits stay text. Texts such as `NA` mean null only
-where a column would not be numbers, truth or times otherwise; the source then says so for the whole file.
+A text is a whole number only if it comes back as the same text: `00123` and what is beyond 64 bits stay text. Texts
+such as `NA` mean null only where a column would not be numbers, truth or times otherwise; the source then says so for
+the whole file.
 """
 
 from __future__ import annotations
@@ -43,12 +44,27 @@ TRUTH = (("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n"))
 NUMBERS = ("int64", "float64")
 
 
+def _like(value: str, pattern: str) -> str:
+    return f"regexp_full_match({value}, {literal(pattern)})"
+
+
+TESTS = {
+    "int64": f"{_like('v', WHOLE)} and try_cast(v as BIGINT) is not null",
+    "float64": f"{_like('trim(v)', REAL)} and not ({_like('v', WHOLE)} and try_cast(v as BIGINT) is null)",
+    "whole": _like("v", WHOLE_REAL),
+    "date": f"{_like('v', DAY)} and try_cast(v as DATE) is not null",
+    "timestamp": f"{_like('v', f'{DAY}([ T].*)?')} and try_cast(v as TIMESTAMPTZ) is not null",
+    "json": f"{_like('v', JSON)} and json_valid(v)",
+}
+"""Conditions on a text `v` under which it is a value of the type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One column of a file.
 
-    `type` as a source declares it, "" for what a table cannot hold. `missing` are the texts besides "" that mean null in it. `rows` counts all,
-    `filled` those with a value. `whole`: every number in it is one, however it is written.
+    `type` as a source declares it, "" for what a table cannot hold. `missing` are the texts besides "" that mean null
+    in it. `rows` counts all, `filled` those with a value. `whole`: all its numbers are whole, however they are written.
     """
 
     name: str
@@ -88,31 +104,35 @@ def missing_texts(columns: Sequence[Found]) -> list[str]:
 
 def different_values(rows: pa.Table, column: Found, limit: int) -> list[tuple[str, int]]:
     """The values of a column as text with their counts, the most frequent first."""
-    name = quoted(column.name)
+    values = _values(column.name, column.missing)
     with Session(None, lambda _name: None) as session:
         session.register("raw", rows)
-        sql = f"select {name}::VARCHAR as v, count(*) as n from raw where {_is_filled(name, column.missing)} group by 1 order by 2 desc, 1 limit {limit}"
-        return [(row["v"], int(row["n"])) for row in session.run(sql).to_pylist()]
+        sql = f"select v, count(*) as times from {values} where filled group by v order by times desc, v limit {limit}"
+        return [(row["v"], int(row["times"])) for row in session.run(sql).to_pylist()]
 
 
-def first_repeated(rows: pa.Table, columns: Sequence[str]) -> dict[str, Any] | None:
-    """Values of these columns that several rows share, with `n`, how many; None when each row has its own. Rows without one do not count."""
-    names = ", ".join(quoted(name) for name in columns)
-    there = " and ".join(_is_filled(quoted(name), ()) for name in columns)
-    texts = ", ".join(f"{quoted(name)}::VARCHAR as {quoted(name)}" for name in columns)
+def first_repeated(rows: pa.Table, columns: Sequence[str]) -> tuple[int, dict[str, str]] | None:
+    """How many rows share the most repeated values of these columns, and the values; None when each row has its own.
+
+    Rows that lack one of them do not count.
+    """
+    texts = [f"{quoted(name)}::VARCHAR" for name in columns]
+    there = " and ".join(f"{text} <> ''" for text in texts)
     with Session(None, lambda _name: None) as session:
         session.register("raw", rows)
-        found = session.run(
-            f"select {texts}, count(*) as n from raw where {there} group by {names} having n > 1 order by n desc, {names} limit 1"
-        )
-    return dict(found.to_pylist()[0]) if found.num_rows else None
+        values = f"(select [{', '.join(texts)}] as v from raw where {there})"
+        sql = f"select v, count(*) as times from {values} group by v"
+        found = session.run(f"{sql} having times > 1 order by times desc, v limit 1").to_pylist()
+    return (int(found[0]["times"]), dict(zip(columns, found[0]["v"], strict=True))) if found else None
 
 
-def quantile_times(rows: pa.Table, column: str, shares: Sequence[float]) -> list[Any]:
-    """The moments below which these shares of the rows lie; empty when there is no time in the column."""
+def quantile_times(rows: pa.Table, column: str, shares: Sequence[float], label: Found) -> list[Any]:
+    """The moments below which these shares of the labelled rows lie; empty when there is no time in the column."""
+    time, labels = f"try_cast({quoted(column)}::VARCHAR as TIMESTAMPTZ)", f"{quoted(label.name)}::VARCHAR"
     with Session(None, lambda _name: None) as session:
         session.register("raw", rows)
-        sql = f"select quantile_disc(try_cast({quoted(column)}::VARCHAR as TIMESTAMPTZ), {list(shares)}) as t from raw"
+        labelled = f"{labels} not in ({_texts(('', *label.missing))})"
+        sql = f"select quantile_disc({time}, {list(shares)}) as t from raw where {labelled}"
         return list(session.run(sql).column("t")[0].as_py() or [])
 
 
@@ -120,50 +140,33 @@ def _found(session: Session, field: pa.Field, count: int) -> Found:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _of_text(session, field.name, count)
-    name = quoted(field.name)
-    declared = declared_type(kind)
+    name, declared = field.name, declared_type(kind)
     not_numbers = ("nan",) if pa.types.is_floating(kind) else ()
-    filled = _is_filled(name, not_numbers)
-    sql = f"select count(*) filter ({filled}) as filled, count(distinct {name}::VARCHAR) filter ({filled}) as n"
-    sql += f", count(*) filter ({name}::VARCHAR = 'nan') as nan, count(*) filter ({filled} and not {_like(f'{name}::VARCHAR', WHOLE_REAL)}) as broken from raw"
-    row = session.run(sql).to_pylist()[0]
-    return Found(
-        field.name,
-        declared,
-        count,
-        row["filled"],
-        row["n"],
-        not_numbers if row["nan"] else (),
-        declared != "" and not row["broken"],
-    )
+    values = _values(name, not_numbers)
+    counts = "count(*) filter (filled) as filled, count(distinct v) filter (filled) as n, count(*) as rows"
+    broken = f"count(*) filter (filled and not {_like('v', WHOLE_REAL)}) as broken, count(*) filter (v = 'nan') as nan"
+    row = session.run(f"select {counts}, {broken} from {values}").to_pylist()[0]
+    whole = declared != "" and not row["broken"]
+    return Found(name, declared, count, row["filled"], row["n"], not_numbers if row["nan"] else (), whole)
 
 
 def _without(session: Session, found: Found, missing: Sequence[str]) -> Found:
     """A column of text, now that another one needs these texts to mean null."""
-    name, filled = quoted(found.name), _is_filled(quoted(found.name), missing)
-    row = session.run(
-        f"select count(*) filter ({filled}) as filled, count(distinct {name}::VARCHAR) filter ({filled}) as n from raw"
-    ).to_pylist()[0]
+    counts = "count(*) filter (filled) as filled, count(distinct v) filter (filled) as n"
+    row = session.run(f"select {counts} from {_values(found.name, missing)}").to_pylist()[0]
     return replace(found, filled=row["filled"], distinct=row["n"])
 
 
 def _of_text(session: Session, column: str, count: int) -> Found:
-    value = f"{quoted(column)}::VARCHAR"
-    filled = _is_filled(quoted(column), MISSING)
-    tests = {
-        "int64": f"{_like(value, WHOLE)} and try_cast({value} as BIGINT) is not null",
-        "float64": f"{_like(f'trim({value})', REAL)} and not ({_like(value, WHOLE)} and try_cast({value} as BIGINT) is null)",
-        "whole": _like(value, WHOLE_REAL),
-        "date": f"{_like(value, DAY)} and try_cast({value} as DATE) is not null",
-        "timestamp": f"{_like(value, f'{DAY}([ T].*)?')} and try_cast({value} as TIMESTAMPTZ) is not null",
-        "json": f"{_like(value, JSON)} and json_valid({value})",
-    } | {f"{yes}/{no}": f"lower({value}) in ('{yes}', '{no}')" for yes, no in TRUTH}
-    fails = ", ".join(f"count(*) filter ({filled} and not ({test})) as {quoted(kind)}" for kind, test in tests.items())
-    missing = f"list_sort(list(distinct {value}) filter ({value} in ({_texts(MISSING)})))"
-    sql = f"select {fails}, {missing} as missing, count(*) filter ({filled}) as filled, count(distinct {value}) filter ({filled}) as n, "
-    sql += f"count(distinct lower({value})) filter ({filled}) as spellings, count(*) filter ({value} <> '') as given, "
-    sql += f"count(distinct {value}) filter ({value} <> '') as given_n from raw"
-    row = session.run(sql).to_pylist()[0]
+    tests = TESTS | {f"{yes}/{no}": f"lower(v) in ('{yes}', '{no}')" for yes, no in TRUTH}
+    fails = [f"count(*) filter (filled and not ({test})) as {quoted(kind)}" for kind, test in tests.items()]
+    missing = f"list_sort(list(v) filter (v in ({_texts(MISSING)}))) as missing"
+    counts = "coalesce(sum(times) filter (filled), 0)::BIGINT as filled, count(*) filter (filled) as n"
+    given = "coalesce(sum(times) filter (v <> ''), 0)::BIGINT as given, count(*) filter (v <> '') as given_n"
+    spellings = "count(distinct lower(v)) filter (filled) as spellings"
+    asked = ", ".join([*fails, missing, counts, given, spellings])
+    different = f"(select v, filled, count(*) as times from {_values(column, MISSING)} group by all)"
+    row = session.run(f"select {asked} from {different}").to_pylist()[0]
     kind = _kind_of_text(row)
     if kind == "string":
         return Found(column, "string", count, row["given"], row["given_n"])
@@ -203,13 +206,11 @@ def declared_type(kind: pa.DataType) -> str:
     return next((name for test, name in names if test(kind)), "")
 
 
-def _is_filled(name: str, missing: Sequence[str]) -> str:
-    return f"{name}::VARCHAR not in ({_texts(('', *missing))})"
+def _values(column: str, missing: Sequence[str]) -> str:
+    """SQL: a column as text `v`, and whether it is `filled`: neither null nor a text that stands for it."""
+    name = f"{quoted(column)}::VARCHAR"
+    return f"(select {name} as v, coalesce({name} not in ({_texts(('', *missing))}), false) as filled from raw)"
 
 
 def _texts(values: Sequence[str]) -> str:
     return ", ".join(literal(value) for value in values)
-
-
-def _like(value: str, pattern: str) -> str:
-    return f"regexp_full_match({value}, {literal(pattern)})"

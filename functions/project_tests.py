@@ -1,7 +1,7 @@
-"""The pytest plugin behind `lakeloop test`: a project's features and examples, of rows that a test gives, at moments that it names.
+"""The pytest plugin behind `lakeloop test`: a project's features and examples, of rows that a test gives.
 
-No lake, no Ray, no bucket. The SQL is the project's own, computed as a build would and joined as training does, so that what a test sees is
-what a model would have been given. `from models.NAME import derive` works from the project's folder.
+No lake, no Ray, no bucket. The SQL is the project's own, computed as a build would and joined as training does, so that
+what a test sees is what a model would have been given. `from models.NAME import derive` works in every test.
 
     def test_a_delay_is_unknown_before_the_landing(project):
         project.given("flights", [{"carrier": "UA", ...}])
@@ -23,8 +23,6 @@ from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.project import Project, find_project, read_project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
 
     from lakeloop.lakehouse.project.bound import Bound
@@ -68,7 +66,7 @@ def _bound_project(request: pytest.FixtureRequest) -> Bound:
     folder = request.config.stash.get(FOLDER, None)
     if folder is None:
         pytest.fail(
-            "there is no lakeloop.toml here or in any folder above\n  → run the tests in a project's folder: lakeloop test",
+            "there is no lakeloop.toml here or in any folder above\n  → run `lakeloop test` in a project's folder",
             pytrace=False,
         )
     from lakeloop.lakehouse.applied import bound
@@ -76,13 +74,14 @@ def _bound_project(request: pytest.FixtureRequest) -> Bound:
     try:
         return bound(read_project(folder))
     except LakeloopError as error:
-        pytest.fail(str(error), pytrace=False)
+        told = str(error)
+    pytest.fail(told, pytrace=False)
 
 
 @pytest.fixture
-def project(_bound_project: Bound) -> Iterator[GivenProject]:
+def project(_bound_project: Bound) -> GivenProject:
     """The project of this folder, with the rows that the test gives it and no others."""
-    yield GivenProject(_bound_project)
+    return GivenProject(_bound_project)
 
 
 class GivenProject:
@@ -94,10 +93,11 @@ class GivenProject:
         self._given: dict[str, list[pa.Table]] = {}
 
     def given(self, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows to a source, as a file that comes after those given before: a key that comes again follows the source's `rows`.
+        """Add rows to a source, as a file that comes after those given before: a key that comes again follows `rows`.
 
-        Values are Python's, or texts as in JSON (times in ISO 8601, UTC when they name no zone). Columns that a row does not give are null,
-        required or not, so that a test says no more than it needs; what it gives keeps the source's rules. Its [[check]]s are not run.
+        Values are Python's, or texts as in JSON (times in ISO 8601, UTC when they name no zone). Columns that a row
+        does not give are null, required or not, so that a test says no more than it needs; what it gives must keep the
+        source's rules. [[check]]s are not run.
         """
         __tracebackhide__ = True
         definition = self._project.sources.get(source)
@@ -107,7 +107,7 @@ class GivenProject:
         files.append(_decoded(definition, rows, len(files)))
 
     def features(self, view: str, /, *, as_of: str | date, **key: Any) -> dict[str, Any]:
-        """A view's features of one entity, as they were visible at a moment: what training and the endpoint would use."""
+        """A view's features of one entity, as visible at a moment: what training and the endpoint would use."""
         __tracebackhide__ = True
         definition = self._project.views.get(view)
         if definition is None:
@@ -121,7 +121,10 @@ class GivenProject:
         return row
 
     def examples(self, model: str, as_of: str | date | None = None) -> pa.Table:
-        """A model's training rows as of a moment: those whose label was known by then, with their features; without one, every example."""
+        """A model's training rows as of a moment: those whose label was known by then, with their features.
+
+        Without a moment, every example, labelled or not.
+        """
         __tracebackhide__ = True
         definition = self._project.models.get(model)
         if definition is None:
@@ -160,7 +163,7 @@ class GivenProject:
         files = self._given.get(source.name)
         if files:
             return pa.concat_tables(files)
-        columns = self._bound.sources[source.name] | INGESTED
+        columns = {**self._bound.sources[source.name], **INGESTED}
         return pa.table({name: pa.array([], arrow_type(kind)) for name, kind in columns.items()})
 
     def _keep_asked(self, session: Session, view: str, key: Mapping[str, Any], at: datetime) -> None:
@@ -202,7 +205,7 @@ def moment(value: str | date) -> datetime:
 
 
 def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa.Table:
-    """Rows as the ingest would have stored them; Invalid for a column the source does not have, and for a value that breaks a rule."""
+    """Rows as an ingest would have stored them; Invalid for an unknown column, or a value that breaks a rule."""
     import pyarrow as pa
 
     from lakeloop.lakehouse.query.session import Session, quoted

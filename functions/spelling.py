@@ -6,10 +6,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-from lakeloop.lakehouse.query.session import Session, quoted
+from lakeloop.lakehouse.query.session import quoted
+from lakeloop.lakehouse.query.statements import reserved_words
 
 
 def entries(given: Sequence[tuple[str, str, str]]) -> str:
@@ -35,19 +35,12 @@ def toml_key(name: str) -> str:
 
 def sql_name(name: str) -> str:
     """A name in SQL, in quotes where it must be."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _keywords() else quoted(name)
-
-
-@cache
-def _keywords() -> frozenset[str]:
-    with Session(None, lambda _name: None) as session:
-        found = session.run("select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'")
-    return frozenset(found.column(0).to_pylist())
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in reserved_words() else quoted(name)
 
 
 def plain_name(name: str, kind: str, *, lower: bool = True) -> str:
-    """The nearest name of letters, digits and `_`, a letter first: `Prix (€)` gives `prix`, `2024` gives `<kind>_2024`."""
-    text = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    """The nearest name of letters, digits and `_`, a letter first: `Prix (€)` gives `prix`, `24` `<kind>_24`."""
+    text = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
     text = re.sub(r"[^A-Za-z0-9]+", "_", text.lower() if lower else text).strip("_")
     return text if re.match(r"[A-Za-z]", text) else f"{kind}_{text}".rstrip("_")
 

@@ -5,17 +5,17 @@ What one function cannot do is kept in a `stuck` document per (function, key), w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from lakeloop.functions.build_features import build_features
 from lakeloop.functions.check_monitors import check_monitors
 from lakeloop.functions.gate_model import gate_model
 from lakeloop.functions.ingest_data import ingest_data
 from lakeloop.functions.launch_training import Launcher, launch_training
-from lakeloop.functions.maintain_lake import maintain_lake
+from lakeloop.functions.maintain_lake import maintain_lake, maintain_table
 from lakeloop.functions.roll_out import roll_out
 from lakeloop.lakehouse import applied, events, keys
 from lakeloop.lakehouse.documents import LostRace
@@ -27,16 +27,26 @@ STUCK = "stuck"
 T = TypeVar("T")
 
 
+Watch: TypeAlias = Callable[[str, Any], None]
+"""Told (function, result) for each thing that was done, as soon as its function returns."""
+
+
 @dataclass(slots=True)
 class Swept:
     """What a sweep did, by function, and what it could not do."""
 
+    watch: Watch = lambda _function, _result: None
     done: dict[str, list[Any]] = field(default_factory=dict)
     failed: dict[str, LakeloopError] = field(default_factory=dict)
 
     @property
     def anything(self) -> bool:
         return any(self.done.values()) or bool(self.failed)
+
+    def note(self, function: str, results: Sequence[Any]) -> None:
+        self.done.setdefault(function, []).extend(results)
+        for result in results:
+            self.watch(function, result)
 
 
 def has_news(lake: Lake) -> bool:
@@ -46,35 +56,51 @@ def has_news(lake: Lake) -> bool:
     )
 
 
-def sweep(lake: Lake, launcher: Launcher, *, as_of: datetime | None = None, only: str = "") -> Swept:
+def sweep(
+    lake: Lake,
+    launcher: Launcher,
+    *,
+    as_of: datetime | None = None,
+    only: str = "",
+    watch: Watch = lambda _function, _result: None,
+) -> Swept:
     """Look at every applied project (or only one) and close each difference between what is wanted and what is there.
 
     `as_of` is the moment to judge by (default: now); a replay passes its own.
     """
-    swept = Swept()
+    swept = Swept(watch)
     woken = events.pending(lake)
     for name in applied.names(lake):
         if not only or name == only:
             project, _ = applied.load(lake, name)
             _project(lake, project, launcher, as_of or lake.clock(), swept)
-    swept.done["maintain_lake"] = _try(lake, swept, "maintain_lake", "lake", lambda: maintain_lake(lake)) or []
+    swept.note("maintain_lake", _try(lake, swept, "maintain_lake", "lake", lambda: maintain_lake(lake)) or [])
     if woken:
         events.done(lake, woken)
     return swept
 
 
 def _project(lake: Lake, project: Project, launcher: Launcher, as_of: datetime, swept: Swept) -> None:
-    steps: list[tuple[str, Callable[[], list[Any]]]] = [
-        ("ingest_data", lambda: list(ingest_data(lake, project))),
-        ("build_features", lambda: list(build_features(lake, project, as_of=as_of))),
-        ("roll_out", lambda: list(roll_out(lake, project))),
-        ("check_monitors", lambda: list(check_monitors(lake, project, as_of=as_of))),
-        ("launch_training", lambda: list(launch_training(lake, project, launcher, as_of=as_of))),
-        ("gate_model", lambda: list(gate_model(lake, project))),
-        ("roll_out", lambda: list(roll_out(lake, project))),
+    steps: list[tuple[str, Callable[[], Sequence[Any]]]] = [
+        ("ingest_data", lambda: ingest_data(lake, project)),
+        ("build_features", lambda: build_features(lake, project, as_of=as_of)),
+        ("roll_out", lambda: roll_out(lake, project)),
+        ("check_monitors", lambda: check_monitors(lake, project, as_of=as_of)),
+        ("launch_training", lambda: launch_training(lake, project, launcher, as_of=as_of)),
+        ("gate_model", lambda: gate_model(lake, project)),
+        ("roll_out", lambda: roll_out(lake, project)),
+        ("maintain_lake", lambda: _maintain_tables(lake, project, swept)),
     ]
     for function, step in steps:
-        swept.done.setdefault(function, []).extend(_try(lake, swept, function, project.name, step) or [])
+        swept.note(function, _try(lake, swept, function, project.name, step) or [])
+
+
+def _maintain_tables(lake: Lake, project: Project, swept: Swept) -> list[Any]:
+    """Of the tables this sweep wrote, those that are due."""
+    names = [one.source for one in swept.done.get("ingest_data", [])] + [
+        one.view for one in swept.done.get("build_features", [])
+    ]
+    return [done for name in dict.fromkeys(names) for done in maintain_table(lake, f"{project.name}/{name}")]
 
 
 def _try(lake: Lake, swept: Swept, function: str, key: str, step: Callable[[], T]) -> T | None:

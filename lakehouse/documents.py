@@ -90,11 +90,11 @@ class Documents:
     def ids(self, kind: str, prefix: str = "") -> list[str]:
         """Ids of all documents of a kind that begin with `prefix`, sorted: one LIST."""
         root = keys.documents(kind)
-        return [
+        return sorted(
             entry.key[len(root) : -1]
             for entry in self._store.list(root + prefix, delimiter="/")
             if entry.key.endswith("/")
-        ]
+        )
 
     def kinds(self) -> list[str]:
         return [entry.key.split("/")[1] for entry in self._store.list("docs/", delimiter="/")]

@@ -53,7 +53,11 @@ def _text(source: Source, name: str) -> str:
     return f"case when {value} in ({nulls}) then null else {value} end" if nulls else value
 
 
-def _typed(kind: Type, raw: str) -> str:
+def _typed(kind: Type, raw: str, depth: int = 0) -> str:
+    if (
+        kind.item is not None
+    ):  # item by item: a cast of the whole list would make null of an item that is wrong, and round 1.5
+        return f"list_transform(try_cast({raw} as VARCHAR[]), lambda e{depth}: {_typed(kind.item, f'e{depth}', depth + 1)})"
     if kind.name in INT_TYPES:
         return f"case when regexp_matches({raw}, '{WHOLE}') then try_cast(split_part({raw}, '.', 1) as BIGINT) end"
     if kind.name == "json":
@@ -65,7 +69,10 @@ def _rules(column: Column) -> list[tuple[str, str]]:
     """(condition under which a value is wrong, SQL text of the reason)."""
     value, raw = quoted(column.name), _raw(column.name)
     prefix = literal(f"{column.name}: ")
-    rules = [(f"{raw} is not null and {value} is null", f"{prefix} || {raw} || ' is not {_article(str(column.type))}'")]
+    lost = f"{value} is null"
+    if column.type.item is not None:
+        lost += f" or list_aggregate({value}, 'count') <> list_aggregate(try_cast({raw} as VARCHAR[]), 'count')"
+    rules = [(f"{raw} is not null and ({lost})", f"{prefix} || {raw} || ' is not {_article(str(column.type))}'")]
     if not column.nullable:
         rules.append((f"{raw} is null", f"{prefix} || 'missing'"))
     if column.type.name in INT_TYPES:

@@ -143,7 +143,13 @@ class Tables:
             return found
         try:
             delta = DeltaTable.create(
-                self.uri(name), stored_schema(schema), mode="error", storage_options=dict(self._location.options)
+                self.uri(name),
+                stored_schema(schema),
+                mode="error",
+                storage_options=dict(self._location.options),
+                commit_properties=CommitProperties(
+                    max_commit_retries=0
+                ),  # a retried create lands as version 1, on top of the other's
             )
             return Table(name, delta)
         except (DeltaError, OSError) as error:
@@ -175,8 +181,17 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def stored(rows: pa.Table) -> pa.Table:
-    """The same rows in the types that are stored."""
-    return rows.cast(stored_schema(rows.schema))
+    """The same rows in the types that are stored; times are cut to microseconds. Invalid for a number beyond 64 bits with a sign."""
+    for at, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            rows = rows.set_column(at, field.name, rows.column(at).cast(pa.timestamp("us", field.type.tz), safe=False))
+    try:
+        return rows.cast(stored_schema(rows.schema))
+    except pa.ArrowInvalid as error:
+        raise Invalid(
+            f"values cannot be stored: {_brief(error)}",
+            todo="BIGINT holds -2^63 to 2^63-1; store larger numbers as text",
+        ) from error
 
 
 def misfit(found: pa.Schema, wanted: pa.Schema) -> str:

@@ -35,7 +35,7 @@ def raised(kind: type[LakeloopError], call: Callable[[], object]) -> LakeloopErr
 class StoreContract:
     """The promises of `lakehouse.store.Store`. No test depends on another, on time, or on a prefix being absent."""
 
-    # -- get and put ---------------------------------------------------------------------------------------------------
+    # -- get and put ---
 
     def test_what_was_put_is_read(self, store: Store) -> None:
         for body in (b"", b"\x00\xff bytes", b"x" * 1_500_000):
@@ -49,8 +49,14 @@ class StoreContract:
     def test_a_range_is_half_open_and_ends_with_the_object(self, store: Store) -> None:
         store.put("digits", b"0123456789")
         assert [store.get("digits", *part) for part in ((0, 3), (3, 4), (7,), (8, 99), (10,), (50, 60), (4, 4))] == [
-            b"012", b"3", b"789", b"89", b"", b"", b"",
-        ]  # fmt: skip
+            b"012",
+            b"3",
+            b"789",
+            b"89",
+            b"",
+            b"",
+            b"",
+        ]
 
     def test_an_absent_key_is_not_found(self, store: Store) -> None:
         store.put("there/one", b"1")
@@ -82,7 +88,7 @@ class StoreContract:
             raised(Invalid, lambda key=key: store.put(key, b"", if_absent=True))  # type: ignore[misc]
             raised(Invalid, lambda key=key: store.delete([key]))  # type: ignore[misc]
 
-    # -- the one precondition --------------------------------------------------------------------------------------------
+    # -- the one precondition ---
 
     def test_a_key_is_created_once(self, store: Store) -> None:
         store.put("once", b"first", if_absent=True)
@@ -126,7 +132,7 @@ class StoreContract:
                 write.result()
         assert set(seen) <= set(bodies)
 
-    # -- list -------------------------------------------------------------------------------------------------------------
+    # -- list ---
 
     KEYS = (
         "a",
@@ -212,7 +218,7 @@ class StoreContract:
             store.delete(["seen/one"])
             assert list(store.list("seen/")) == []
 
-    # -- delete -------------------------------------------------------------------------------------------------------------
+    # -- delete ---
 
     def test_a_delete_may_be_repeated(self, store: Store) -> None:
         store.put("gone/a", b"")

@@ -36,6 +36,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
 }
+NO_FAILURE = "ServeController.graceful_shutdown failed"
+"""Serve's controller ends itself during the call that asks it to; Ray prints that as a failure, some time later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ def haproxy_environment(folder: Path, metrics: int, stats: int) -> dict[str, str
 
 
 def _import_ray() -> Any:
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", NO_FAILURE)  # read when Ray is imported, and only then
     try:
         import ray
     except ImportError as error:

@@ -7,6 +7,7 @@ is an actor of its own that Ray starts again when it dies, so it outlives every 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -213,10 +214,11 @@ def reason_of(status: Any) -> str:
 
 
 def start_shipper(lake_url: str, log_folder: Path) -> Any:
-    """The node's shipper: found if it runs already, else started."""
+    """The node's shipper of this folder to this lake: found if it runs already, else started."""
     node = ray.get_runtime_context().get_node_id()
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(ShipperActor)
-    name = f"shipper-{node[:12]}"
+    mark = hashlib.sha256(f"{lake_url}|{log_folder}".encode()).hexdigest()[:12]
+    name = f"shipper-{node[:12]}-{mark}"
     return actor.options(name=name, namespace="lakeloop", lifetime="detached", get_if_exists=True).remote(
         lake_url, log_folder
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,20 +15,44 @@ if TYPE_CHECKING:
     from lakeloop.lakehouse.lake import Lake
 
 SECRET = "moto-secret-that-no-message-may-show"
-CLEARED = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3", "AWS_S3_ADDRESSING_STYLE", "LAKELOOP_LAKE", "LAKELOOP_USER")
+CLEARED = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_S3_ADDRESSING_STYLE",
+    "LAKELOOP_LAKE",
+    "LAKELOOP_USER",
+)
+
+
+MOTO = """
+import logging, sys
+from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    """The address of a moto server in this process."""
-    from moto.server import ThreadedMotoServer
+    """The address of a moto server of this test process: a process of its own, since delta-rs keeps the GIL in some calls (`history`) and would wait for itself.
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    It ends when its standard input does, however the tests end.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.communicate()
 
 
 @pytest.fixture

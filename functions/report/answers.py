@@ -25,8 +25,8 @@ ANSWERS = "_report_answers"
 LOOK_BACK = timedelta(days=400)
 DAILY = timedelta(days=60)
 """Performance is shown by day over no longer time than this, then by week."""
-FEWEST, FEWEST_OF_VERSION = 50, 200
-"""Labelled rows: of a day with a point of its own, and of a version with a curve of its own."""
+FEWEST, FEWEST_OF_VERSION, FEWEST_OF_BIN = 50, 200, 10
+"""Labelled rows: of a day with a point of its own, of a version with a curve of its own, and of a point of that."""
 RESAMPLES = 200
 SCORE_BINS = 25
 
@@ -70,8 +70,10 @@ def traffic(scope: Scope) -> list[Traffic]:
 def judged(scope: Scope) -> list[Judged]:
     """The labelled predictions by version, the last of each example."""
     table = scope.session.run(
-        f"select version, {_begin(_step(scope), scope)} as period, prediction, scores, label from {ANSWERS} where label is not null "
-        "qualify row_number() over (partition by version, id order by as_of desc, logged_at desc) = 1 order by version, period, id"
+        f"select version, {_begin(step(scope), scope)} as period, prediction, scores, label from {ANSWERS} "
+        "where label is not null "
+        "qualify row_number() over (partition by version, id order by as_of desc, logged_at desc) = 1 "
+        "order by version, period, id"
     )
     versions = table.column("version").to_numpy()
     return [_judged(scope, version, table.filter(versions == version)) for version in np.unique(versions).tolist()]
@@ -92,7 +94,7 @@ def performance(scope: Scope, found: Sequence[Judged]) -> list[PerformancePoint]
 def calibration(found: Sequence[Judged]) -> dict[str, list[CalibrationBin]]:
     """Calibration curves of a binary model's versions."""
     return {
-        named(one.version): calibration_bins(one.truth, one.scores)
+        named(one.version): [bin_ for bin_ in calibration_bins(one.truth, one.scores) if bin_.rows >= FEWEST_OF_BIN]
         for one in found
         if one.signature.problem == "binary" and len(one.truth) >= FEWEST_OF_VERSION
     }
@@ -105,7 +107,8 @@ def scores(found: Sequence[Judged]) -> list[Distribution]:
         return []
     binary = shown[-1].signature.problem == "binary"
     everything = np.concatenate([one.scores for one in shown])
-    edges = np.linspace(*((0.0, 1.0) if binary else np.quantile(everything, (0.005, 0.995))), SCORE_BINS + 1)
+    low, high = (0.0, 1.0) if binary else np.quantile(everything, (0.005, 0.995)).tolist()
+    edges = np.linspace(low, high if high > low else low + 1.0, SCORE_BINS + 1)
     counts = [np.histogram(np.clip(one.scores, edges[0], edges[-1]), edges)[0] for one in shown]
     return [
         Distribution(named(one.version), edges.tolist(), count.tolist())
@@ -121,9 +124,10 @@ def _judged(scope: Scope, version: int, rows: pa.Table) -> Judged:
     return Judged(version, signature, truth, predicted, rows.column("period").to_numpy())
 
 
-def _step(scope: Scope) -> str:
-    (span,) = scope.rows(f"select max(as_of) - min(as_of) as span from {ANSWERS}")
-    return "week" if span["span"] is not None and span["span"] > DAILY else "day"
+def step(scope: Scope) -> str:
+    """What a point of the performance is: a day or a week."""
+    (span,) = scope.rows(f"select min(as_of) as first, max(as_of) as last from {ANSWERS}")
+    return "week" if span["first"] is not None and span["last"] - span["first"] > DAILY else "day"
 
 
 def _begin(step: str, scope: Scope) -> str:

@@ -195,6 +195,7 @@ def legend_above(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(reversed(labels), reversed(handles), strict=True))
     names = [label for label in dict.fromkeys(labels) if label]
-    columns = max(1, int(figure.get_figwidth() * 72 / (max([len(name) for name in names] or [1]) * 6.4 + 44)))
+    room, widths = figure.get_figwidth() * 72, [len(name) * 6.4 + 44 for name in names]
+    columns = len(names) if sum(widths) <= room else max(1, int(room / max(widths)))
     if names:
         figure.legend([once[name] for name in names], names, loc="outside upper left", ncols=columns, columnspacing=1.4)

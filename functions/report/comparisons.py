@@ -11,6 +11,8 @@ from lakeloop.functions.report.data import Query, ReportData, Slice, Stage, Tria
 from lakeloop.lakehouse.statistics import Interval
 
 _SLICES, _PARAMS, _BARS = 24, 4, 24
+_APART = 20
+"""Times that one column of a query may be larger than another on the same axis."""
 
 
 def slices(data: ReportData, colours: Mapping[str, str]) -> Plot | None:
@@ -188,27 +190,50 @@ def query(name: str, found: Query) -> Plot | None:
     """A bar or a line plot of a query's answer; None where it has no such plot or no number."""
     rows = found.rows[: _BARS if found.plot == "bar" else None]
     numeric = [i for i in range(1, len(found.columns)) if rows and all(_is_number(row[i]) for row in rows)]
+    numeric = numeric[: len(canvas.SERIES)]
     if found.plot not in ("bar", "line") or not numeric:
         return None
 
+    panels = _panels(rows, numeric)
+
     def paint(figure: Any) -> None:
-        axes = figure.add_subplot()
         labels = [words.short(row[0], 18) for row in rows]
-        for ink, column in zip(canvas.SERIES, numeric, strict=False):
-            values = [row[column] for row in rows]
-            if found.plot == "line":
-                axes.plot(range(len(rows)), values, color=INK[ink], label=words.short(found.columns[column]))
-            else:
-                height = 0.76 / min(len(numeric), len(canvas.SERIES))
-                places = [i + height * numeric.index(column) for i in range(len(rows))]
-                axes.barh(
-                    places, values, height, color=INK[ink], align="edge", label=words.short(found.columns[column])
-                )
-        _query_ticks(axes, found.plot, labels)
-        canvas.legend_above(figure, axes)
+        across = (1, len(panels)) if found.plot == "bar" else (len(panels), 1)
+        for place, columns in enumerate(panels):
+            axes = figure.add_subplot(*across, place + 1)
+            for at, column in enumerate(columns):
+                ink = INK[canvas.SERIES[numeric.index(column)]]
+                _series(axes, found, column, [row[column] for row in rows], ink, (at, len(columns)))
+            _query_ticks(axes, found.plot, labels)
+            if len(panels) > 1:
+                axes.set_title(", ".join(words.short(found.columns[column]) for column in columns))
+        if len(panels) == 1:
+            canvas.legend_above(figure, axes)
 
     alt = f"{found.title}: {len(found.rows)} rows of {', '.join(found.columns)}."
     return canvas.plot(name, alt, paint, width=canvas.HALF, height=270 if found.plot == "line" else 80 + 24 * len(rows))
+
+
+def _panels(rows: Sequence[Sequence[Any]], numeric: Sequence[int]) -> list[list[int]]:
+    """Columns that can be read on one axis together; one that would vanish beside them has its own."""
+    panels: dict[float, list[int]] = {}
+    for column in numeric:
+        size = max(abs(row[column]) for row in rows)
+        scale = next((s for s in panels if size and s / _APART <= size <= s * _APART), size)
+        panels.setdefault(scale, []).append(column)
+    return list(panels.values())
+
+
+def _series(axes: Any, found: Query, column: int, values: Sequence[float], ink: str, place: tuple[int, int]) -> None:
+    """A column as a line or as bars, which are the `place[0]`-th of `place[1]` beside each other."""
+    label = words.short(found.columns[column])
+    if found.plot == "line":
+        axes.plot(range(len(values)), values, color=ink, label=label)
+    else:
+        height = 0.76 / place[1]
+        axes.barh(
+            [i + height * place[0] for i in range(len(values))], values, height, color=ink, align="edge", label=label
+        )
 
 
 def _query_ticks(axes: Any, plot: str, labels: Sequence[str]) -> None:

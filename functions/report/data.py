@@ -175,16 +175,21 @@ class Alert:
     what: str
     state: str = "open"
     who: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The answer to a SQL report of the project; a plot takes the first column as x, each numeric one after it as y."""
+    """The answer to a SQL report of the project; a plot takes the first column as x, each numeric one after it as y.
+
+    `note`: why there is no answer.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     plot: Literal["bar", "line", "number", "table"] = "table"
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,8 @@ class ReportData:
     """All that one page about one model shows.
 
     `bound`: the value of `metric` at which performance alarms. `realized`: over the newest window with labels,
-    described by `window`. `drift_against`, `scores_note` and `traffic_note` are words put under their headings.
+    described by `window`. `performance_note`, `drift_against`, `scores_note` and `traffic_note` are words put under
+    their headings.
     `threshold`: positive from this score on.
     """
 
@@ -214,6 +220,7 @@ class ReportData:
     threshold: float | None = None
     endpoint: Sequence[EndpointChange] = ()
     performance: Sequence[PerformancePoint] = ()
+    performance_note: str = ""
     marks: Sequence[Mark] = ()
     drift: Sequence[ColumnDrift] = ()
     drift_against: str = ""

@@ -96,16 +96,20 @@ def _edge_ticks(column: ColumnDrift) -> tuple[list[float], list[str]]:
     """Where two bins meet, as many edges as can be read, and the bin of nulls."""
     step = -(-len(column.edges) // 5)
     ticks = [i + 0.5 for i in range(len(column.edges))][::step]
-    labels = [f"{edge:.3g}" for edge in column.edges][::step]
+    labels = [_edge(edge) for edge in column.edges][::step]
     if len(column.reference) > len(column.edges) + 1:
         return [*ticks, len(column.reference) - 1.0], [*labels, "null"]
     return ticks, labels
 
 
+def _edge(edge: float) -> str:
+    return f"{edge:.0f}" if 1000 <= abs(edge) < 1e6 else f"{edge:.3g}"
+
+
 def _names(column: ColumnDrift) -> list[str]:
     """What each bin is called."""
     if column.edges:
-        edges = [f"{edge:.3g}" for edge in column.edges]
+        edges = [_edge(edge) for edge in column.edges]
         names = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"over {edges[-1]}"]
     else:
         names = [str(category) for category in column.categories]

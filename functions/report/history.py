@@ -1,4 +1,4 @@
-"""What happened to the model in production: champions, what the endpoint served, alarms and trainings, on one time axis.
+"""What happened in production: champions, what the endpoint served, alarms and trainings, on one time axis.
 
 Documents carry the wall clock, data their `as_of`; in a replay these are years apart. So a change is placed where the
 first prediction is that followed from it, and one that brought none yet where its training was.
@@ -37,7 +37,15 @@ def served(scope: Scope) -> list[Served]:
     found = list(_changes(reversed(scope.lake.documents.history(endpoints.KIND, key))))
     placed = [(at, one) for at, one in zip(_placed(scope, [one for one, _ in found]), found, strict=True) if at]
     return [
-        Served(at, _version(one), _shares(one), one is by, _version(by) < max(map(int, by.body["barred"]), default=0), by.who, by.why)
+        Served(
+            at,
+            _version(one),
+            _shares(one),
+            one is by,
+            _version(by) < max(map(int, by.body["barred"]), default=0),
+            by.who,
+            by.why,
+        )
         for at, (one, by) in placed
         if at <= scope.as_of
     ]
@@ -60,7 +68,9 @@ def endpoint_changes(changes: Sequence[Served]) -> list[EndpointChange]:
 
 def alerts(scope: Scope) -> list[Alert]:
     """Every alert at the end of the window that opened it, with what became of it."""
-    opened = "and status = 'open' and window_end <= ? qualify row_number() over (partition by alert order by logged_at) = 1"
+    opened = (
+        "and status = 'open' and window_end <= ? qualify row_number() over (partition by alert order by logged_at) = 1"
+    )
     now = {row["alert"]: row for row in scope.journal("alerts")}
     found = []
     for row in scope.journal("alerts_log", f"{opened} order by window_end, alert", scope.as_of):
@@ -77,7 +87,10 @@ def marks(scope: Scope, changes: Sequence[Served], found: Sequence[Alert]) -> li
     return [
         *(Mark(one.at, "alarm", f"{one.monitor}: {one.what}") for one in found),
         *(Mark(utc(run["as_of"]), "training", f"{run['trigger']} ({run['status']})") for run in scope.runs),
-        *(Mark(one.at, "rollback" if one.rolled_back else "promotion", f"{named(one.version)}: {one.why}") for one in decisions),
+        *(
+            Mark(one.at, "rollback" if one.rolled_back else "promotion", f"{named(one.version)}: {one.why}")
+            for one in decisions
+        ),
     ]
 
 
@@ -103,10 +116,12 @@ def _shares(revision: Revision) -> dict[str, float]:
 
 
 def _placed(scope: Scope, revisions: Sequence[Revision]) -> list[datetime]:
-    """When each took effect: at the first prediction that the wanted version made afterwards, else when it was decided."""
+    """When each took effect: at the first prediction of the wanted version afterwards, else when it was decided."""
     if not revisions:
         return []
-    listed = ", ".join(f"({i}, {_version(one)}, timestamptz {literal(one.at.isoformat())})" for i, one in enumerate(revisions))
+    listed = ", ".join(
+        f"({i}, {_version(one)}, timestamptz {literal(one.at.isoformat())})" for i, one in enumerate(revisions)
+    )
     first = scope.rows(
         f"select i, min(as_of) as at from (values {listed}) w(i, version, since) "
         f"left join {ANSWERS} a on a.version = w.version and a.logged_at >= w.since group by i order by i"

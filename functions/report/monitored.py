@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from math import nan
 
 from lakeloop.functions.report import words
@@ -20,11 +21,12 @@ WINDOW = "_report_window"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The metric where it was measured last, in words `window`; `bound` is where performance alarms."""
+    """The metric where it was measured last, in words `window`; `bound` is where it alarms, `note` whose that is."""
 
     realized: Interval | None = None
     bound: float | None = None
     window: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,17 @@ class Drift:
 
 
 def headline(scope: Scope, champion: int | None, found: Sequence[Judged]) -> Headline:
-    """The newest result of a performance monitor; without one, all labelled answers of the newest version that has some."""
+    """The newest result of a performance monitor; without one, all labels of the newest version that has some."""
     metric = scope.model.search.metric
     results = _newest(scope, champion, "performance", "and subject = '' and stat = ?", metric)
     if results:
         row = results[0]
         value = Interval(row["value"], *_ends(row), row["rows"])
-        return Headline(value, row["bound"], f"{named(row['version'])}, {_days(scope, row)}")
+        days = (row["window_end"] - row["window_start"]) / timedelta(days=1)
+        note = f"the bound is that of {named(row['version'])}, for {days:g} days together"
+        return Headline(value, row["bound"], f"Realized by {named(row['version'])}, {_days(row)}", note)
     if found:
-        return Headline(found[-1].measured(metric), None, f"{named(found[-1].version)}, all labelled")
+        return Headline(found[-1].measured(metric), None, f"Realized by {named(found[-1].version)}, all labels")
     return Headline()
 
 
@@ -63,9 +67,10 @@ def drift(scope: Scope, champion: int | None) -> Drift:
     current = actual_counts(scope.session, WINDOW, names, [profiles[name] for name in names])
     pvalues = benjamini_hochberg([nan if row["p_value"] is None else row["p_value"] for row in shown])
     columns = [
-        _column(row, profiles[row["subject"]], counts, float(p)) for row, counts, p in zip(shown, current, pvalues, strict=True)
+        _column(row, profiles[row["subject"]], counts, float(p))
+        for row, counts, p in zip(shown, current, pvalues, strict=True)
     ]
-    return Drift(columns, f"{named(first['version'])}, {_days(scope, first)}, against the rows it was trained on.")
+    return Drift(columns, f"{named(first['version'])}, {_days(first)}, against the rows it was trained on.")
 
 
 def _newest(scope: Scope, champion: int | None, watch: str, rest: str, *values: object) -> list[Row]:
@@ -73,7 +78,8 @@ def _newest(scope: Scope, champion: int | None, watch: str, rest: str, *values: 
     return scope.journal(
         "monitor_results",
         f"and watch = ? {rest} and window_end <= ? "
-        "qualify rank() over (order by version is not distinct from ?::BIGINT desc, window_end desc, logged_at desc, monitor) = 1 order by value desc",
+        "qualify rank() over (order by version is not distinct from ?::BIGINT desc, "
+        "window_end desc, logged_at desc, monitor) = 1 order by value desc",
         watch,
         *values,
         scope.as_of,
@@ -99,6 +105,7 @@ def _ends(row: Row) -> tuple[float, float]:
     return low, high
 
 
-def _days(scope: Scope, row: Row) -> str:
-    first, last = (words.day(row[name], scope.zone) for name in ("window_start", "window_end"))
+def _days(row: Row) -> str:
+    """The window's days in UTC, which is where windows are cut."""
+    first, last = (words.day(row[name], UTC) for name in ("window_start", "window_end"))
     return f"{first} to {last}"

@@ -117,6 +117,7 @@ def _filled(found: Sequence[Table]) -> list[Table]:
 
 def _performance(data: ReportData, colours: dict[str, str]) -> Section:
     lead = "Predictions against what really happened, as labels came in. The band is the 95% interval."
+    lead = f"{lead} {data.performance_note}".strip()
     empty = "No labels have come yet. Performance shows here from the first window whose labels are known."
     plots = _some(timelines.performance(data, colours))
     if plots and all(p.kind == "estimated" for p in data.performance):
@@ -127,9 +128,8 @@ def _performance(data: ReportData, colours: dict[str, str]) -> Section:
 
 def _alerts(data: ReportData) -> Section:
     empty = "No alert so far: nothing has crossed a threshold."
-    return Section(
-        "alerts", "Alerts", "Open ones first.", empty, tables=_filled(tables.alerts(data)), wide=len(data.alerts) > 0
-    )
+    lead = "" if tables.open_alerts(data) else "None is open."
+    return Section("alerts", "Alerts", lead, empty, tables=_filled(tables.alerts(data)), wide=bool(data.alerts))
 
 
 def _endpoint(data: ReportData, colours: dict[str, str]) -> Section:
@@ -141,9 +141,7 @@ def _endpoint(data: ReportData, colours: dict[str, str]) -> Section:
 
 def _drift(data: ReportData) -> Section:
     lead = data.drift_against or "Inputs of the newest window against the reference."
-    lead += (
-        " ● marks inputs that are called drifted: beyond the threshold, and more than chance in samples of this size."
-    )
+    lead += " ● marks inputs beyond the monitor's bound."
     empty = "No window has been compared yet. That needs requests, or rows scored in batch."
     plots, small = _some(distributions.drift(data.drift)), distributions.columns(data.drift)
     return Section("drift", "Input drift", lead, empty, plots, small, _filled(tables.drift(data)), wide=True)
@@ -229,7 +227,7 @@ def _queries(data: ReportData) -> list[Section]:
                 f"query-{place}",
                 query.title,
                 "",
-                "The query has no rows.",
+                query.note or "The query has no rows.",
                 plots,
                 tables=found,
                 number=number,

@@ -12,6 +12,8 @@ from lakeloop.functions.report.canvas import Plot
 from lakeloop.functions.report.data import EndpointChange, ReportData
 
 _ROWS = 8
+_THINNEST = 0.004
+"""A bar is no thinner than this part of the axis, so that a change of just now is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def rollouts(data: ReportData, colours: dict[str, str]) -> Plot | None:
         for span in found:
             if (span.endpoint, span.version) in rows:
                 wide = (span.end - span.start) / total > 0.03
-                _bar(axes, rows.index((span.endpoint, span.version)), span, colours[span.version], wide)
+                seen = replace(span, start=min(span.start, span.end - total * _THINNEST))
+                _bar(axes, rows.index((span.endpoint, span.version)), seen, colours[span.version], wide)
         labels = [words.short(f"{endpoint}: {version}" if several else version, 24) for endpoint, version in rows]
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -72,7 +72,8 @@ def _traffic(data: ReportData) -> str:
     total, days = sum(t.requests for t in data.traffic), len({t.day for t in data.traffic})
     if not total:
         return "no requests yet"
-    return f"in {days} days, {words.percent(sum(t.errors for t in data.traffic) / total)} errors"
+    errors = sum(t.errors for t in data.traffic)
+    return f"in {days} days{f', {words.percent(errors / total)} errors' if errors else ''}"
 
 
 def _performance_card(data: ReportData) -> Card:
@@ -111,7 +112,7 @@ def _drift_card(data: ReportData) -> Card:
     if not data.drift:
         return Card("Drifted inputs", words.NOTHING, "no window has been compared yet")
     drifted = [c for c in by_drift(data.drift) if c.drifted]
-    note = f"most: {words.short(drifted[0].column)}" if drifted else "none moved beyond chance and the threshold"
+    note = f"most: {words.short(drifted[0].column)}" if drifted else "none is beyond the bound"
     return Card("Drifted inputs", f"{len(drifted)} of {len(data.drift)}", note, "warn" if drifted else "good")
 
 
@@ -138,20 +139,27 @@ def performance(data: ReportData) -> list[Table]:
 
 
 def alerts(data: ReportData) -> list[Table]:
-    """All alerts: open ones first, then the newest."""
+    """Open alerts, and, on demand, those that were dealt with; the newest first."""
+    earlier = sorted((a for a in data.alerts if a.state != "open"), key=lambda a: a.at, reverse=True)
+    heads = "Severity | Since | Monitor | What | State"
+    return [
+        _table("", heads, _alert_rows(data, open_alerts(data))),
+        _table(f"{len(earlier)} earlier", heads, _alert_rows(data, earlier), folded=True),
+    ]
+
+
+def _alert_rows(data: ReportData, shown: Sequence[Alert]) -> list[list[str | Cell]]:
     where = words.zone(data.timezone)
-    ranked = sorted(data.alerts, key=lambda a: (a.state != "open", -a.at.timestamp()))
-    rows: list[list[str | Cell]] = [
+    return [
         [
             Cell(a.severity, "" if a.state != "open" else "bad" if a.severity == "page" else "warn"),
             words.moment(a.at, where),
             a.monitor,
             a.what,
-            f"{a.state}, {a.who}" if a.who else a.state,
+            f"{a.state}{f', {a.who}' if a.who else ''}{f': {a.why}' if a.why else ''}",
         ]
-        for a in ranked
+        for a in shown
     ]
-    return [_table("", "Severity | Since | Monitor | What | State", rows)]
 
 
 def endpoint(data: ReportData) -> list[Table]:
@@ -262,13 +270,15 @@ def lineage(data: ReportData) -> list[Table]:
     for group in dict.fromkeys(fact.group for fact in data.lineage):
         facts = [fact for fact in data.lineage if fact.group == group]
         rows += [["" if i else group, fact.name, fact.value, fact.note] for i, fact in enumerate(facts)]
-    return [_table("", "Kind | Name | Value | Note", rows)]
+    if any(fact.note for fact in data.lineage):
+        return [_table("", "Kind | Name | Value | Note", rows)]
+    return [_table("", "Kind | Name | Value", [row[:-1] for row in rows])]
 
 
 def query(found: Query) -> Table:
     """A query's answer as it is."""
     rows = [
-        [words.number(x, 4) if isinstance(x, float) else words.number(x) if _whole(x) else str(x) for x in row]
+        [words.number(x, 4) if isinstance(x, float) else words.number(x) if _whole(x) else _text(x) for x in row]
         for row in found.rows
     ]
     numeric = {
@@ -279,6 +289,10 @@ def query(found: Query) -> Table:
     return Table(
         table.title, list(found.columns), table.rows, frozenset(numeric), found.plot in ("bar", "line"), table.note
     )
+
+
+def _text(x: Any) -> str:
+    return words.NOTHING if x is None else str(x)
 
 
 def _whole(x: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lakeloop.functions.report import canvas, words
 from lakeloop.functions.report.canvas import INK, Plot
-from lakeloop.functions.report.data import PerformancePoint, ReportData
+from lakeloop.functions.report.data import Mark, PerformancePoint, ReportData
 
 _MARKS = {
     "alarm": ("v", INK["bad"], "alarm"),
@@ -73,16 +73,15 @@ def _estimate(axes: Any, points: Sequence[PerformancePoint], colour: str) -> Non
 
 
 def _marks(axes: Any, data: ReportData, since: datetime) -> None:
-    for mark in sorted(data.marks, key=lambda m: m.at):
-        if mark.at < since - timedelta(days=3):
-            continue
-        shape, colour, label = _MARKS.get(mark.kind, ("D", INK["muted"], words.short(mark.kind)))
-        (x,) = canvas.at_days([mark.at])
+    shown = sorted((m for m in data.marks if m.at >= since - timedelta(days=3)), key=lambda m: m.at)
+    for (at, kind), above in _stacked(shown).items():
+        shape, colour, label = _MARKS.get(kind, ("D", INK["muted"], words.short(kind)))
+        (x,) = canvas.at_days([at])
         axes.axvline(x, color=colour, linewidth=1, alpha=0.75, linestyle=(0, (2, 2)))
         top = axes.get_xaxis_transform()
         axes.plot(
             [x],
-            [1.0],
+            [1.0 + 0.06 * above],
             marker=shape,
             color=colour,
             markersize=8,
@@ -91,6 +90,14 @@ def _marks(axes: Any, data: ReportData, since: datetime) -> None:
             clip_on=False,
             label=label,
         )
+
+
+def _stacked(marks: Sequence[Mark]) -> dict[tuple[datetime, str], int]:
+    """Each kind of mark once a moment, and how many other kinds stand below it."""
+    places: dict[tuple[datetime, str], int] = {}
+    for at, kind in dict.fromkeys((mark.at, mark.kind) for mark in marks):
+        places[at, kind] = sum(moment == at for moment, _ in places)
+    return places
 
 
 def _performance_words(data: ReportData, points: Sequence[PerformancePoint]) -> str:
@@ -143,7 +150,7 @@ def _layers(
     errors: Counter[int] = Counter()
     for t in sorted(data.traffic, key=lambda t: t.day):
         name = canvas.legend_name(t.version, colours), colours[t.version]
-        place = (t.day - first).days // step
+        place = round((t.day - first) / timedelta(days=1)) // step  # a day of 23 hours is one too
         layers.setdefault(name, Counter())[place] += t.requests - t.errors
         errors[place] += t.errors
     return {**layers, ("errors", INK["bad"]): +errors} if any(errors.values()) else layers

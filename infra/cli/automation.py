@@ -46,11 +46,14 @@ def work(
         while True:
             due = once or time.monotonic() - last >= SWEEP_EVERY_S
             if due or has_news(place.lake):
-                swept = sweep(place.lake, ray.launch, as_of=moment(as_of) if as_of else None)
+                at = moment(as_of) if as_of else None
+                swept = sweep(
+                    place.lake,
+                    ray.launch,
+                    as_of=at,
+                    watch=lambda name, one: out.print(f"{name}: {_line(one)}", markup=False),
+                )
                 last = time.monotonic()
-                for function, done in swept.done.items():
-                    for one in done:
-                        out.print(f"{function}: {_line(one)}", markup=False)
                 for function, error in swept.failed.items():
                     say(f"{function}: {error}")
                 if once:

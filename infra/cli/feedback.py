@@ -101,9 +101,7 @@ def alerts_list(
 
 
 def report(
-    model: Annotated[
-        str | None, typer.Argument(help="A model; default: the project's first with a champion")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="A model; default: the project's first with a champion")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file; default: <model>-report.html here")
     ] = None,

@@ -21,11 +21,15 @@ IGNORED = ".lake/\n.lakeloop/\n"
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="The new project, and the folder to make for it")],
-    file: Annotated[Path | None, typer.Option("--from", help="A .csv, .jsonl or .parquet file to begin with")] = None,
-    label: Annotated[str, typer.Option(help="The column to predict")] = "",
-    time: Annotated[str, typer.Option(help="The column that says when a row happened")] = "",
-    key: Annotated[list[str] | None, typer.Option(help="A column that names a row; may be given several times")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new project, and the folder to make for it")],
+    file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="A .csv, .jsonl or .parquet file to begin with")
+    ] = None,
+    label: Annotated[str, typer.Option(metavar="COL", help="The column to predict")] = "",
+    time: Annotated[str, typer.Option(metavar="COL", help="The column that says when a row happened")] = "",
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="A column that names a row; may be given several times")
+    ] = None,
     owner: Annotated[str, typer.Option(help="Who answers for it. Default: you")] = "",
     quiet: QuietOption = False,
 ) -> None:
@@ -94,7 +98,7 @@ def _command(name: str, file: Path | None, label: str, time: str, key: list[str]
     words += ["--from", file.name] if file else []
     words += [word for option, value in (("--label", label), ("--time", time)) if value for word in (option, value)]
     words += [word for value in key for word in ("--key", value)]
-    return shlex.join(words).replace("\n", " ")
+    return "".join(letter if letter.isprintable() else "?" for letter in shlex.join(words))
 
 
 def _next(draft: Draft, folder: Path, file: Path | None) -> list[str]:

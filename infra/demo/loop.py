@@ -18,8 +18,9 @@ from rich.progress import Progress
 from lakeloop.functions.build_features import build_features
 from lakeloop.functions.gate_model import Verdict, gate_model
 from lakeloop.functions.ingest_data import ingest_data, land
+from lakeloop.functions.launch_training import Launcher
 from lakeloop.functions.roll_out import roll_out
-from lakeloop.functions.sweep import Swept, sweep
+from lakeloop.functions.sweep import sweep
 from lakeloop.infra.demo.flights import World, day
 from lakeloop.infra.demo.traffic import Traffic, request_rows
 from lakeloop.infra.place import code_version
@@ -173,13 +174,13 @@ class Demo:
             )
             today += DAY
         with self.stage("July: ask, log, monitor, retrain"):
-            self._tell(sweep(self.lake, self._launch, as_of=END, only=PROJECT))
+            self._sweep(self._launch, END)
 
     def _day(self, serving: Serving, rows: list[dict[str, Any]], today: datetime) -> None:
         """The day's callers ask while the loop looks at what the day before has shown."""
         traffic = Traffic(serving.endpoint_url(MODEL), rows)
         before = endpoints.champion(self.lake, PROJECT, MODEL)
-        self._tell(sweep(self.lake, lambda run: self._launch(run, traffic), as_of=today, only=PROJECT))
+        self._sweep(lambda run: self._launch(run, traffic), today)
         after = endpoints.champion(self.lake, PROJECT, MODEL)
         if after != before:
             self._wait_until_loaded(serving)
@@ -202,7 +203,7 @@ class Demo:
         if traffic is not None:
             traffic.slow(WHILE_TRAINING)
         opened = runs.get_run(self.lake, run)
-        self._say(f"{opened.as_of:%d %b}: retraining {opened.model}: {opened.trigger}")
+        self._say(f"{opened.as_of:%d %b}: retraining {opened.model}, because of that; calls go on meanwhile")
         try:
             self._train(run, opened.model)
         except LakeloopError as error:
@@ -241,14 +242,16 @@ class Demo:
 
     # -- telling -------------------------------------------------------------------------------------------------------
 
-    def _tell(self, swept: Swept) -> None:
-        for judged in swept.done.get("check_monitors", []):
-            if judged.alert:
-                self._say(f"{judged.window_end:%d %b}: alarm of {judged.monitor}: {judged.message}")
-        for one in swept.done.get("gate_model", []):
-            self._tell_verdict(one)
+    def _sweep(self, launcher: Launcher, as_of: datetime) -> None:
+        swept = sweep(self.lake, launcher, as_of=as_of, only=PROJECT, watch=self._tell)
         for function, error in swept.failed.items():
             self._say(f"{function}: {error}")
+
+    def _tell(self, function: str, result: Any) -> None:
+        if function == "check_monitors" and result.alert:
+            self._say(f"{result.window_end:%d %b}: alarm of {result.monitor}: {result.message}")
+        elif function == "gate_model":
+            self._tell_verdict(result)
 
     def _tell_verdict(self, verdict: Verdict) -> None:
         self._say(f"gate: {verdict.model} version {verdict.version} {verdict.verdict}: {verdict.why}")

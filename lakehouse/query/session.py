@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
-from lakeloop.lakehouse.query.statements import referenced_tables
+from lakeloop.lakehouse.query.statements import TABLE_FUNCTIONS, parse, references
 from lakeloop.lakehouse.store import Location
 
 
@@ -130,7 +130,11 @@ class Session:
 
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
-    return frozenset(referenced_tables(sql))
+    """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would still tell columns."""
+    found = references(parse(sql))
+    for name in sorted(set(found.table_functions) - TABLE_FUNCTIONS):
+        raise Invalid(f"{name}() may not be used as a table", where="the query", todo="read tables by their names")
+    return frozenset(found.tables)
 
 
 def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:

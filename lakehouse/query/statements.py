@@ -229,6 +229,14 @@ def _clock() -> frozenset[str]:
     return frozenset({str(name).lower() for (name,) in rows} - {"error", "stats"}) | _CLOCK_WORDS | _CLOCK_TOO
 
 
+@cache
+def reserved_words() -> frozenset[str]:
+    """Names that SQL takes for something else unless they are quoted."""
+    with closing(connect()) as connection:
+        sql = "select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'"
+        return frozenset(str(name) for (name,) in connection.execute(sql).fetchall())
+
+
 def describe(tables: Mapping[str, Row], sql: str, *, where: str = "") -> dict[str, str]:
     """The columns a statement gives and their DuckDB types, over empty `tables` (name → column → type).
 

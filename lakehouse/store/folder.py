@@ -11,6 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -60,7 +61,8 @@ class FolderStore:
         except OSError as error:
             raise _translated(error, self.url) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # as it mostly is: renamed, or never made
+                temporary.unlink()
 
     def _publish(self, temporary: Path, target: Path, if_absent: bool) -> None:
         """A concurrent delete may remove the target's empty folder between its making and the link: then once more."""

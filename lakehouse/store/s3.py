@@ -131,7 +131,12 @@ class S3Store:
         token: dict[str, str] = {"StartAfter": self.prefix + after} if after else {}
         left = limit
         while left is None or left > 0:
-            asked = {"Prefix": self.prefix + prefix, "MaxKeys": min(left or 1000, 1000), "Delimiter": delimiter, **token}
+            asked = {
+                "Prefix": self.prefix + prefix,
+                "MaxKeys": min(left or 1000, 1000),
+                "Delimiter": delimiter,
+                **token,
+            }
             page = self._try(partial(self._client.list_objects_v2, Bucket=self.bucket, **asked), prefix)
             entries = self._entries(page)
             yield from entries

@@ -68,7 +68,6 @@ class TestS3Store(StoreContract):
         other.put("key", b"2")
         assert ([e.key for e in one.list()], one.get("key"), other.get("key")) == (["key"], b"1", b"2")
 
-
     def test_a_lake_may_be_a_whole_bucket(self, bucket: str) -> None:
         store = S3Store(bucket, "/")
         assert store.url == f"s3://{bucket}"

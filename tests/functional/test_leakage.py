@@ -52,7 +52,12 @@ def test_the_example_does_not_leak(lake: Lake) -> None:
 
 
 def test_the_weather_of_the_departure_hour_is_a_leak(lake: Lake, tmp_path: Path) -> None:
-    swap = {"features/origin_weather.sql": ("select origin, time_hour,", "select origin, time_hour - interval 3 hours as time_hour,")}
+    swap = {
+        "features/origin_weather.sql": (
+            "select origin, time_hour,",
+            "select origin, time_hour - interval 3 hours as time_hour,",
+        )
+    }
     checked = check_leakage(lake, changed(tmp_path, swap), "late_arrival")
     assert {leak.input for leak in checked.leaks} >= {"temp", "wind_speed"}
     leak = next(leak for leak in checked.leaks if leak.input == "temp")

@@ -37,7 +37,9 @@ def race(folder: Path, writers: int, turns: int) -> None:
     assert [process.wait() for process in processes] == [0] * writers
     history = lake.documents.history("counters", "c")
     assert [revision.body["n"] for revision in history] == list(range(writers * turns, -1, -1))
-    assert {revision.body["by"] for revision in history[:-1]} == {f"{writer}-{turn}" for writer in range(writers) for turn in range(turns)}
+    assert {revision.body["by"] for revision in history[:-1]} == {
+        f"{writer}-{turn}" for writer in range(writers) for turn in range(turns)
+    }
     assert all(newer.at > older.at for newer, older in zip(history, history[1:], strict=False))
 
 

@@ -73,7 +73,12 @@ def test_of_two_first_writes_into_an_empty_table_one_wins(lake: Lake, first: str
 
 def test_one_handle_writes_in_sequence(lake: Lake) -> None:
     table = made(lake)
-    versions = [table.append(numbers(1)), table.append(numbers(2)), table.overwrite(numbers(3)), table.append(numbers(4))]
+    versions = [
+        table.append(numbers(1)),
+        table.append(numbers(2)),
+        table.overwrite(numbers(3)),
+        table.append(numbers(4)),
+    ]
     assert versions == [1, 2, 3, 4]
     assert table.version == 4
     assert held(lake) == [3, 4]
@@ -164,7 +169,11 @@ def test_whole_numbers_fit_a_column_of_reals(lake: Lake) -> None:
     assert opened(lake).rows().to_pydict() == {"n": [3.0]}
 
 
-@pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([True]), pa.array([date(2026, 1, 1)]), pa.array([[1]])], ids=["text", "truth", "date", "list"])
+@pytest.mark.parametrize(
+    "values",
+    [pa.array(["x"]), pa.array([True]), pa.array([date(2026, 1, 1)]), pa.array([[1]])],
+    ids=["text", "truth", "date", "list"],
+)
 def test_another_type_is_refused_and_names_the_column(folder_lake: Lake, values: pa.Array) -> None:
     table = made(folder_lake, 1)
     with pytest.raises(Invalid, match="the column n holds int64"):
@@ -190,7 +199,9 @@ def test_values_are_found_in_a_column_and_only_files_that_may_hold_them_are_read
     assert table.column("word", ["melon", "nothing", "zebra"]) == {"melon", "zebra"}
     assert table.column("word", []) == set()
     assert table.column("none", ["apple"]) == set()
-    for uri in table.files:  # statistics say that only one file can hold a melon: the others are not even there any more
+    for (
+        uri
+    ) in table.files:  # statistics say that only one file can hold a melon: the others are not even there any more
         from pathlib import Path
 
         path = Path(uri.removeprefix("file://"))
@@ -217,10 +228,18 @@ def test_a_damaged_log_is_corrupt_and_says_what_to_do(folder_lake: Lake) -> None
 
 def test_types_are_stored_as_the_design_says() -> None:
     for kind, expected in (
-        (pa.int8(), pa.int64()), (pa.uint32(), pa.int64()), (pa.float32(), pa.float64()), (pa.decimal128(9, 2), pa.float64()), (pa.large_string(), pa.string()),
-        (pa.dictionary(pa.int8(), pa.string()), pa.string()), (pa.date64(), pa.date32()), (pa.timestamp("ns"), pa.timestamp("us", "UTC")), (pa.bool_(), pa.bool_()),
-        (pa.large_list(pa.int16()), pa.list_(pa.int64())), (pa.list_(pa.timestamp("s")), pa.list_(pa.timestamp("us", "UTC"))),
-    ):  # fmt: skip
+        (pa.int8(), pa.int64()),
+        (pa.uint32(), pa.int64()),
+        (pa.float32(), pa.float64()),
+        (pa.decimal128(9, 2), pa.float64()),
+        (pa.large_string(), pa.string()),
+        (pa.dictionary(pa.int8(), pa.string()), pa.string()),
+        (pa.date64(), pa.date32()),
+        (pa.timestamp("ns"), pa.timestamp("us", "UTC")),
+        (pa.bool_(), pa.bool_()),
+        (pa.large_list(pa.int16()), pa.list_(pa.int64())),
+        (pa.list_(pa.timestamp("s")), pa.list_(pa.timestamp("us", "UTC"))),
+    ):
         assert stored_type(kind) == expected, kind
 
 
@@ -244,11 +263,20 @@ def test_values_come_back_as_they_were_stored(lake: Lake) -> None:
     lake.tables.open_or_create(NAME, rows.schema).append(rows)
     found = opened(lake).rows().to_pylist()
     assert found[0] == {
-        "whole": 7, "real": pytest.approx(0.1, abs=1e-8), "money": 1.25, "truth": True, "day": date(1969, 12, 31), "at": moment,
-        "naive": datetime(2026, 1, 1, 5, tzinfo=UTC), "word": "é\0\n'\"", "list": [1, None],
-    }  # fmt: skip
+        "whole": 7,
+        "real": pytest.approx(0.1, abs=1e-8),
+        "money": 1.25,
+        "truth": True,
+        "day": date(1969, 12, 31),
+        "at": moment,
+        "naive": datetime(2026, 1, 1, 5, tzinfo=UTC),
+        "word": "é\0\n'\"",
+        "list": [1, None],
+    }
     assert set(found[1].values()) == {None}
 
 
 def test_times_finer_than_a_microsecond_are_cut_not_refused() -> None:
-    assert stored(pa.table({"at": pa.array([1_999], pa.timestamp("ns"))})).column("at").cast(pa.int64()).to_pylist() == [1]
+    assert stored(pa.table({"at": pa.array([1_999], pa.timestamp("ns"))})).column("at").cast(
+        pa.int64()
+    ).to_pylist() == [1]

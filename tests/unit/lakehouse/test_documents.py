@@ -23,7 +23,9 @@ def ticking(*times: datetime) -> Callable[[], datetime]:
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
-def documents(store: Store | None = None, *, who: str = "ann", clock: Callable[[], datetime] = lambda: NOON) -> Documents:
+def documents(
+    store: Store | None = None, *, who: str = "ann", clock: Callable[[], datetime] = lambda: NOON
+) -> Documents:
     return Documents(store or MemoryStore(), clock, who)
 
 
@@ -124,18 +126,28 @@ def test_history_is_newest_first_and_answers_for_any_moment() -> None:
     ours = documents(store)
     assert [one.body["n"] for one in ours.history("models", "m")] == [2, 1, 0]
     minute = timedelta(minutes=1)
-    found = [ours.as_of("models", "m", at) for at in (hours[0] - minute, hours[0], hours[1] - minute, hours[1], hours[2] + minute)]
+    found = [
+        ours.as_of("models", "m", at)
+        for at in (hours[0] - minute, hours[0], hours[1] - minute, hours[1], hours[2] + minute)
+    ]
     assert [one and one.body["n"] for one in found] == [None, 0, 0, 1, 2]
 
 
 def test_times_follow_the_order_of_commits_when_a_clock_goes_back() -> None:
-    ours = documents(clock=ticking(NOON, NOON - timedelta(days=1), NOON - timedelta(days=2), NOON + timedelta(seconds=1)))
+    ours = documents(
+        clock=ticking(NOON, NOON - timedelta(days=1), NOON - timedelta(days=2), NOON + timedelta(seconds=1))
+    )
     revision = ours.create("models", "m", {"n": 0})
     times = [revision.at]
     for n in (1, 2, 3):
         revision = ours.update(revision, {"n": n})
         times.append(revision.at)
-    assert times == [NOON, NOON + timedelta(milliseconds=1), NOON + timedelta(milliseconds=2), NOON + timedelta(seconds=1)]
+    assert times == [
+        NOON,
+        NOON + timedelta(milliseconds=1),
+        NOON + timedelta(milliseconds=2),
+        NOON + timedelta(seconds=1),
+    ]
     found = ours.as_of("models", "m", NOON + timedelta(milliseconds=1))
     assert found is not None
     assert found.body == {"n": 1}
@@ -187,7 +199,18 @@ def test_what_cannot_be_looked_up_stays_unknown() -> None:
         documents(store).create("models", "m", {"n": 1})
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"write": "x"}', b'{"write": "x", "at": "noon", "who": "", "why": "", "body": {}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"write": "x"}',
+        b'{"write": "x", "at": "noon", "who": "", "why": "", "body": {}}',
+        b"\xff\xfe",
+    ],
+)
 def test_a_document_that_cannot_be_read_is_corrupt_and_names_its_key(data: bytes) -> None:
     store = MemoryStore()
     store.put("docs/models/m/99999998.json", data)

@@ -1,0 +1,250 @@
+"""Crash sweeps: for each k, before and after, the k-th call to the store fails. A reader sees the old state or the new; a second run completes it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lakeloop.functions.ingest_data import ingest_data, land
+from lakeloop.lakehouse.artifacts import Artifacts
+from lakeloop.lakehouse.documents import Documents
+from lakeloop.lakehouse.errors import AlreadyExists, LakeloopError, NotFound, Unavailable, Unknown
+from lakeloop.lakehouse.journal import Journal
+from lakeloop.lakehouse.lake import Lake, open_lake, utc_now
+from lakeloop.lakehouse.project import Project, parse_project
+from lakeloop.lakehouse.store import Store
+from lakeloop.lakehouse.tables import Table, Tables
+from lakeloop.lakehouse.testing import FaultyStore, When, lost_answer
+
+TIMES: tuple[When, ...] = ("before", "after")
+MOST_CALLS = 200
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def sweep(
+    prepare: Callable[[], Store], work: Callable[[Store], object], error: Callable[[], LakeloopError]
+) -> Iterator[tuple[Store, str]]:
+    """The store after each single failure, and the name of the call that failed; ends when the work is done before the k-th call."""
+    for when in TIMES:
+        for fail_at in range(1, MOST_CALLS):
+            store = prepare()
+            faulty = FaultyStore(store, fail_at, when, error())
+            try:
+                work(faulty)
+            except LakeloopError as raised:
+                assert raised.what == error().what or isinstance(raised, NotFound | AlreadyExists), raised
+            if not faulty.failed:
+                assert fail_at > 1
+                break
+            yield store, f"{when} call {fail_at}: {faulty.calls[-1]}"
+        else:
+            raise AssertionError(f"more than {MOST_CALLS} calls")
+
+
+def unavailable() -> LakeloopError:
+    return Unavailable("made to fail")
+
+
+ERRORS = pytest.mark.parametrize("error", [unavailable, lost_answer])
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Callable[[], str]:
+    """A new folder for each turn of a sweep."""
+    made: list[str] = []
+
+    def place() -> str:
+        made.append(str(tmp_path / f"lake-{len(made)}"))
+        return made[-1]
+
+    return place
+
+
+def opened(url: str) -> Store:
+    return open_lake(url).store
+
+
+@ERRORS
+def test_an_update_of_a_document_is_whole_or_not_there(
+    places: Callable[[], str], error: Callable[[], LakeloopError]
+) -> None:
+    def documents(store: Store) -> Documents:
+        return Documents(store, utc_now, "tester")
+
+    def prepare() -> Store:
+        store = opened(places())
+        documents(store).create("models", "m", {"n": 1})
+        return store
+
+    def work(store: Store) -> None:
+        current = documents(store).get("models", "m")
+        if current.body["n"] == 1:
+            documents(store).update(current, {"n": 2})
+
+    failures = 0
+    for store, failure in sweep(prepare, work, error):
+        failures += 1
+        assert documents(store).get("models", "m").body["n"] in (1, 2), failure
+        work(store)
+        assert [revision.body["n"] for revision in documents(store).history("models", "m")] == [2, 1], failure
+    assert failures >= 6
+
+
+@ERRORS
+def test_a_fold_moves_each_row_once(places: Callable[[], str], error: Callable[[], LakeloopError]) -> None:
+    def journal(store: Store) -> Journal:
+        return Journal(store, Tables(store.location()), "numbers")
+
+    def prepare() -> Store:
+        store = opened(places())
+        for number in range(2):
+            journal(store).append(pa.table({"n": [number]}), f"old-{number}")
+        journal(store).fold()
+        journal(store).append(pa.table({"n": [2]}), "new")
+        store.put("inbox/numbers/zz-broken", b"not a segment")
+        return store
+
+    def read(store: Store) -> list[int]:
+        rows = journal(store).read()
+        assert rows is not None
+        return sorted(rows.column("n").to_pylist())
+
+    for store, failure in sweep(prepare, lambda store: journal(store).fold(grace_s=-1), error):
+        assert read(store) == [0, 1, 2], failure
+        for _ in range(3):
+            journal(store).fold(grace_s=-1)
+        assert read(store) == [0, 1, 2], failure
+        assert [entry.key for entry in store.list("inbox/")] == [], failure
+        assert store.get("quarantine/inbox/numbers/zz-broken") == b"not a segment", failure
+
+
+@ERRORS
+def test_an_artifact_is_whole_or_not_there(
+    places: Callable[[], str], error: Callable[[], LakeloopError], tmp_path: Path
+) -> None:
+    files = {"model.json": b"{}" * 1000, "code/train.py": b"pass"}
+    for name, data in files.items():
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(data)
+    for store, failure in sweep(
+        lambda: opened(places()), lambda store: Artifacts(store).put_folder("models", "m", tmp_path / "model"), error
+    ):
+        for entry in store.list("artifacts/"):
+            assert Artifacts(store).get(entry.key, entry.key.rsplit("/", 1)[1]) in files.values(), failure
+        kept = Artifacts(store).put_folder("models", "m", tmp_path / "model")
+        assert {one.name: Artifacts(store).get(one.key, one.sha256) for one in kept} == files, failure
+
+
+PROJECT = {
+    "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
+    "sources/sales.toml": """\
+owner = "crm"
+read = { kind = "landing", format = "csv" }
+key = ["id"]
+event_time = "day"
+[columns]
+id = "int64"
+day = "date"
+price = "float64"
+""",
+}
+SALES = b"id,day,price\n1,2026-01-01,1.5\n2,2026-01-02,dear\n3,2026-01-03,2.5\n4\n"
+
+
+def shop() -> Project:
+    return parse_project(PROJECT)
+
+
+def state(lake: Lake) -> dict[str, Any]:
+    def rows(sql: str) -> list[Any]:
+        return [tuple(row.values()) for row in lake.sql(sql, project="").to_pylist()]
+
+    table = lake.table("shop/sales")
+    return {
+        "rows": sorted(table.rows().column("id").to_pylist()) if table else [],
+        "quarantine": rows("select line from lakeloop.quarantine order by line"),
+        "ingestions": rows("select rows, quarantined from lakeloop.ingestions"),
+        "landing": [entry.key for entry in lake.store.list("landing/")],
+        "raw": [lake.store.get(entry.key) for entry in lake.store.list("raw/")],
+    }
+
+
+def test_an_ingest_is_completed_by_the_next_with_each_row_once(places: Callable[[], str]) -> None:
+    def prepare() -> Store:
+        lake = open_lake(places())
+        land(lake, shop(), "sales", "a.csv", SALES)
+        return lake.store
+
+    done = {"rows": [1, 3], "quarantine": [(2,), (4,)], "ingestions": [(2, 2)], "landing": [], "raw": [SALES]}
+    failures = 0
+    for store, failure in sweep(
+        prepare, lambda store: ingest_data(Lake(store, "tester", lambda: NOON), shop()), unavailable
+    ):
+        failures += 1
+        table = Lake(store).table("shop/sales")
+        seen = sorted(table.rows().column("id").to_pylist()) if table else []
+        assert seen in ([], [1, 3]), failure
+        assert (
+            store.get("landing/shop/sales/a.csv") == SALES or seen == [1, 3]
+            if [*store.list("landing/")]
+            else seen == [1, 3]
+        ), failure
+        ingest_data(Lake(store, "another", lambda: NOON), shop())
+        assert state(Lake(store)) == done, failure
+        ingest_data(Lake(store, "another", lambda: NOON), shop())
+        assert state(Lake(store)) == done, failure
+    assert failures >= 12
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("when", TIMES)
+def test_an_ingest_that_dies_around_its_commit_is_completed_by_the_next(
+    folder_lake: Lake, monkeypatch: pytest.MonkeyPatch, when: When
+) -> None:
+    append = Table.append
+
+    def dies(table: Table, rows: pa.Table, **facts: Any) -> int:
+        if when == "after":
+            append(table, rows, **facts)
+        raise Crash
+
+    land(folder_lake, shop(), "sales", "a.csv", SALES)
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "append", dies)
+        with pytest.raises(Crash):
+            ingest_data(folder_lake, shop())
+    table = folder_lake.table("shop/sales")
+    assert table is not None
+    assert sorted(table.rows().column("id").to_pylist()) == ([1, 3] if when == "after" else [])
+    ingest_data(folder_lake, shop())
+    assert state(folder_lake) == {
+        "rows": [1, 3],
+        "quarantine": [(2,), (4,)],
+        "ingestions": [(2, 2)],
+        "landing": [],
+        "raw": [SALES],
+    }
+
+
+def test_a_commit_whose_answer_was_lost_is_found_by_looking(folder_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = Table.append
+
+    def deaf(table: Table, rows: pa.Table, **facts: Any) -> int:
+        append(table, rows, **facts)
+        raise Unknown("the commit may or may not have happened")
+
+    land(folder_lake, shop(), "sales", "a.csv", SALES)
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "append", deaf)
+        with pytest.raises(Unknown):
+            ingest_data(folder_lake, shop())
+    assert [(one.rows, one.already) for one in ingest_data(folder_lake, shop())] == [(0, True)]
+    assert state(folder_lake)["rows"] == [1, 3]

@@ -1,0 +1,520 @@
+"""Ingest: what becomes of each kind of row and file. Every line of a file is in the table or in quarantine, with its reason."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakeloop.functions.ingest_data import Ingested, ingest_data, land
+from lakeloop.lakehouse.errors import Invalid, Refused
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project import Project, parse_project
+
+HEAD = 'owner = "crm"\ntimeless = true\nkey = ["id"]\n'
+
+
+def shop(
+    columns: str, top: str = "", *, format: str = "csv", checks: str = "", more: dict[str, str] | None = None
+) -> Project:
+    """A project with one source, `things`, whose columns begin with `id`."""
+    read = f'read = {{ kind = "landing", format = "{format}", null = ["", "NA"] }}\n'
+    source = f'{HEAD}{read}{top}\n[columns]\nid = "int64"\n{columns}\n{checks}'
+    return parse_project(
+        {
+            "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
+            "sources/things.toml": source,
+            **(more or {}),
+        }
+    )
+
+
+def run(lake: Lake, project: Project, data: bytes | str, file: str = "a.csv") -> Ingested:
+    land(lake, project, "things", file, data.encode() if isinstance(data, str) else data)
+    (result,) = ingest_data(lake, project)
+    assert [*lake.store.list("landing/")] == []
+    return result
+
+
+def rows(lake: Lake, project: Project, sql: str = "select * from things order by id") -> list[dict[str, Any]]:
+    return lake.sql(sql, project=project).to_pylist()  # type: ignore[arg-type]
+
+
+def ids(lake: Lake, project: Project) -> list[int]:
+    return [row["id"] for row in rows(lake, project)]
+
+
+def reasons(lake: Lake) -> dict[int | None, str]:
+    found = lake.sql("select line, reason from lakeloop.quarantine").to_pylist()
+    return {row["line"]: row["reason"] for row in found}
+
+
+# -- rules of a column ---
+
+RULES: dict[
+    str, tuple[str, list[str], list[str]]
+] = {  # column: (declaration, values that are right, values that are wrong)
+    "int8": (
+        '"int8"',
+        ["-128", "127", "+5", "7.0", "007"],
+        ["128", "-129", "1.5", "x", "1e2", "99999999999999999999", "0x1", " 1", "NA", ""],
+    ),
+    "int16": ('"int16"', ["-32768", "32767"], ["32768", "-32769"]),
+    "int32": ('"int32"', ["-2147483648", "2147483647"], ["2147483648", "-2147483649"]),
+    "int64": (
+        '"int64"',
+        ["-9223372036854775808", "9223372036854775807"],
+        ["9223372036854775808", "-9223372036854775809"],
+    ),
+    "uint8": ('"uint8"', ["0", "255"], ["-1", "256"]),
+    "uint64": ('"uint64"', ["0", "9223372036854775807"], ["-1"]),
+    "float": ('"float64"', ["1.5", "-1e300", "7"], ["dear", '"1,5"', "NA"]),
+    "bool": ('"bool"', ["true", "FALSE"], ["maybe", "2013"]),
+    "date": ('"date"', ["2024-02-29", "1969-12-31"], ["2023-02-29", "today?", "29.02.2024"]),
+    "timestamp": (
+        '"timestamp"',
+        ["2024-01-01T05:00:00Z", "2024-01-01 05:00:00+02:00", "2024-01-01"],
+        ["2024-01-01 25:00:00", "soon"],
+    ),
+    "json": ('"json"', ['"{""a"": 1}"', "[]", "null"], ["{", "hello"]),
+    "list": ('"list<int64>"', ['"[1, 2]"', "[]", '"[1, null]"'], ["[x]", "1", '"[1, 2.5]"', "["]),
+    "nullable": ('"int8?"', ["", "NA", "1"], ["x", "300"]),
+    "range": ('{ type = "float64", range = [-1, 2.5] }', ["-1", "2.5"], ["-1.01", "2.51", "nan", "inf"]),
+    "int range": ('{ type = "int32", range = [1, 10] }', ["1", "10"], ["0", "11", "2147483648"]),
+    "nullable range": ('{ type = "int32?", range = [1, 10] }', ["", "5"], ["0"]),
+    "values": ('{ type = "string", values = ["EWR", "it\'s"] }', ["EWR", "it's"], ["ewr", "EWR ", "JFK", ""]),
+    "int values": ('{ type = "int8", values = [1, 2] }', ["1", "2"], ["3"]),
+    "matches": ('{ type = "string", matches = "[A-Z]{2}\\\\d+" }', ["UA1", "AA22"], ["ua1", "UA", "xUA1", "UA1x"]),
+    "string": ('"string"', ["x", '"a,b"', '"two\nlines"', "日本", '"say ""hi"""'], ["", "NA"]),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_each_value_is_kept_or_quarantined_by_its_columns_rule(folder_lake: Lake, case: str) -> None:
+    declared, right, wrong = RULES[case]
+    project = shop(f"x = {declared}")
+    lines = [f"{number},{value}" for number, value in enumerate([*right, *wrong], start=1)]
+    result = run(folder_lake, project, "id,x\n" + "\n".join(lines) + "\n")
+    assert ids(folder_lake, project) == list(range(1, len(right) + 1)), reasons(folder_lake)
+    assert sorted(line or 0 for line in reasons(folder_lake)) == list(
+        range(len(right) + 1, len(right) + len(wrong) + 1)
+    )
+    assert all(reason.startswith("x: ") for reason in reasons(folder_lake).values())
+    assert (result.rows, result.quarantined) == (len(right), len(wrong))
+
+
+def test_a_value_that_must_be_unique_is_wrong_each_time_it_stands_there(folder_lake: Lake) -> None:
+    project = shop('x = { type = "string?", unique = true }')
+    run(folder_lake, project, "id,x\n1,a\n2,b\n3,a\n4,\n5,\n")
+    assert ids(folder_lake, project) == [2, 4, 5]
+    assert set(reasons(folder_lake)) == {1, 3}
+
+
+def test_a_row_has_every_reason_and_is_kept_as_it_came(folder_lake: Lake) -> None:
+    project = shop('a = "int8"\nb = "date"')
+    run(folder_lake, project, "id,b,a\n1,never,300\n,2024-01-01,1\n")
+    assert reasons(folder_lake) == {1: "a: 300 does not fit int8; b: never is not a date", 2: "id: missing"}
+    kept = folder_lake.sql("select row from lakeloop.quarantine where line = 1").to_pylist()
+    assert json.loads(kept[0]["row"]) == {"id": "1", "b": "never", "a": "300"}
+
+
+def test_types_are_stored_as_declared(lake: Lake) -> None:
+    project = shop(
+        'd = "date"\nt = "timestamp"\nf = "float32?"\nb = "bool"\nw = "string"\ni = "uint8?"\nl = "list<string>"\nm = "decimal(9,2)"'
+    )
+    run(lake, project, 'id,d,t,f,b,w,i,l,m\n1,2024-02-29,2024-01-01T05:00:00+02:00,,true,"é",7,"[""x"", ""y""]",1.25\n')
+    assert rows(lake, project) == [
+        {
+            "id": 1,
+            "d": date(2024, 2, 29),
+            "t": datetime(2024, 1, 1, 3, tzinfo=UTC),
+            "f": None,
+            "b": True,
+            "w": "é",
+            "i": 7,
+            "l": ["x", "y"],
+            "m": 1.25,
+        }
+    ]
+
+
+def test_columns_whose_names_look_like_ours_or_like_each_others_raw_form_are_columns(folder_lake: Lake) -> None:
+    project = shop('x = "int8"\nr_x = "string"\nraw = "string"\njudged = "int8"')
+    run(folder_lake, project, "id,x,r_x,raw,judged\n1,2,a,b,3\n2,y,a,b,4\n")
+    assert rows(folder_lake, project) == [{"id": 1, "x": 2, "r_x": "a", "raw": "b", "judged": 3}]
+
+
+# -- CSV files ---
+
+
+def test_broken_lines_are_quarantined_with_their_numbers_and_the_others_kept(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    result = run(folder_lake, project, "id,x\n1,a\n2\n3,c,d\n4,e\n5,NA\n")
+    assert ids(folder_lake, project) == [1, 4]
+    assert {line: reason.split(":")[0] for line, reason in reasons(folder_lake).items()} == {
+        2: "broken line",
+        3: "broken line",
+        5: "x",
+    }
+    assert (result.rows, result.quarantined) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfid,x\n1,a\n2,b\n",
+        b"id,x\r\n1,a\r\n2,b\r\n",
+        b"id,x\n1,a\n2,b",
+        b"x,id\na,1\nb,2\n",
+        b'"id","x"\n"1","a"\n"2","b"\n',
+        b"id,x,extra\n1,a,!\n2,b,!\n",
+        b"id,x,_line,_file\n1,a,9,9\n2,b,9,9\n",
+        b"\n\nid,x\n1,a\n\n2,b\n\n",
+    ],
+    ids=["bom", "crlf", "no end of line", "other order", "quoted", "more columns", "our names", "empty lines"],
+)
+def test_csv_comes_in_many_forms(folder_lake: Lake, data: bytes) -> None:
+    project = shop('x = "string"')
+    run(folder_lake, project, data)
+    assert rows(folder_lake, project) == [{"id": 1, "x": "a"}, {"id": 2, "x": "b"}]
+    assert reasons(folder_lake) == {}
+
+
+def test_gzip_is_known_by_the_names_ending(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    run(folder_lake, project, gzip.compress(b"id,x\n1,a\n"), "a.csv.gz")
+    assert ids(folder_lake, project) == [1]
+
+
+def test_a_long_file_with_long_values_is_read_to_its_end(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    lines = [f"{number},{'y' * 100}" for number in range(25_000)]
+    lines[100], lines[20_000] = f"100,{'z' * 1_500_000}", "20000"
+    result = run(folder_lake, project, "id,x\n" + "\n".join(lines) + "\n")
+    assert (result.rows, result.quarantined) == (24_999, 1)
+    assert list(reasons(folder_lake)) == [20_001]
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+WHOLE = parquet(pa.table({"id": list(range(1000)), "x": ["a"] * 1000}))
+UNREADABLE: dict[str, tuple[str, str, bytes]] = {
+    "empty": ("csv", "a.csv", b""),
+    "blank": ("csv", "a.csv", b"\n \n"),
+    "unclosed quote": ("csv", "a.csv", b'id,x\n1,"a\n2,b\n3,c\n'),
+    "unclosed quote of a long file": ("csv", "a.csv", b'id,x\n1,"a\n' + b"2,b\n" * 500_000),
+    "not UTF-8": ("csv", "a.csv", b"id,x\n1,\xff\xfe\n"),
+    "missing column": ("csv", "a.csv", b"id,y\n1,a\n"),
+    "missing key": ("csv", "a.csv", b"x\na\n"),
+    "column twice": ("csv", "a.csv", b"id,x,x\n1,a,b\n"),
+    "truncated gzip": ("csv", "a.csv.gz", gzip.compress(b"id,x\n" + b"1,a\n" * 5000)[:-9]),
+    "no gzip": ("csv", "a.csv.gz", b"id,x\n1,a\n"),
+    "damaged gzip": ("csv", "a.csv.gz", gzip.compress(b"id,x\n1,a\n")[:-8] + b"\0" * 8),
+    "no lines": ("jsonl", "a.jsonl", b"\n"),
+    "truncated Parquet": ("parquet", "a.parquet", WHOLE[:-30]),
+    "Parquet cut at the front": ("parquet", "a.parquet", WHOLE[50:]),
+    "damaged Parquet": ("parquet", "a.parquet", WHOLE[:40] + b"\0" * 60 + WHOLE[100:]),
+    "no Parquet": ("parquet", "a.parquet", b"id,x\n1,a\n"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_set_aside_whole_and_stops_no_other(folder_lake: Lake, case: str) -> None:
+    format, file, data = UNREADABLE[case]
+    project = shop('x = "string"', format=format)
+    good = {
+        "csv": b"id,x\n7,a\n",
+        "jsonl": b'{"id": 7, "x": "a"}\n',
+        "parquet": parquet(pa.table({"id": [7], "x": ["a"]})),
+    }[format]
+    land(folder_lake, project, "things", file, data)
+    land(folder_lake, project, "things", f"z.{format}", good)
+    broken, fine = ingest_data(folder_lake, project)
+    assert broken.problem
+    assert "Traceback" not in broken.problem
+    assert len(broken.problem.splitlines()) <= 2
+    assert (fine.rows, ids(folder_lake, project)) == (1, [7])
+    (aside,) = folder_lake.store.list("quarantine/shop/")
+    assert folder_lake.store.get(aside.key) == data
+    assert list(reasons(folder_lake).values()) == [f"file: {broken.problem}"]
+    assert [*folder_lake.store.list("landing/")] == []
+
+
+def test_a_file_without_any_declared_column_is_set_aside(folder_lake: Lake) -> None:
+    source = 'owner = "crm"\ntimeless = true\nread = { kind = "landing", format = "csv" }\n[columns]\na = "string?"\n'
+    project = parse_project(
+        {"lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n', "sources/things.toml": source}
+    )
+    assert "none of the declared columns" in run(folder_lake, project, "z\n1\n").problem
+
+
+def test_a_column_that_may_be_null_may_be_missing(folder_lake: Lake) -> None:
+    project = shop('x = "string?"\ny = "int8?"')
+    run(folder_lake, project, "id,x\n1,a\n")
+    assert rows(folder_lake, project) == [{"id": 1, "x": "a", "y": None}]
+
+
+def test_unlisted_columns_are_dropped_or_stop_the_file(folder_lake: Lake) -> None:
+    run(folder_lake, shop('x = "string"', 'unlisted = "drop"'), "id,x,z\n1,a,b\n")
+    assert rows(folder_lake, shop('x = "string"')) == [{"id": 1, "x": "a"}]
+    result = run(folder_lake, shop('x = "string"', 'unlisted = "stop"'), "id,x,z\n2,a,b\n", "b.csv")
+    assert "not declared: z" in result.problem
+    assert ids(folder_lake, shop('x = "string"')) == [1]
+
+
+def test_to_keep_unlisted_columns_is_not_built_and_says_so() -> None:
+    with pytest.raises(Invalid, match="not built yet"):
+        shop('x = "string"', 'unlisted = "keep"')
+
+
+# -- JSON Lines, Parquet ---
+
+
+def test_json_lines_that_are_broken_are_told_apart(folder_lake: Lake) -> None:
+    project = shop('x = "string?"\nn = "float64?"\nb = "bool?"\nl = "list<int64>?"', format="jsonl")
+    lines = [
+        b'{"id": 1, "x": "a", "n": 1.5, "b": true, "l": [1, 2], "more": {"y": 1}}',
+        b'{"id": 2, "x": null}',
+        b'{"id": 3',
+        b"",
+        b"[1]",
+        b'"text"',
+        b'{"id": 7, "x": "\\ud800"}',
+        b'{"id": 8, "x": "\xff"}',
+        b'{"id":' + b"[" * 100_000,
+        b'{"x": "no id"}',
+        b'{"id": "11"}',
+        b'{"id": 12.5}',
+        b"null",
+    ]
+    run(folder_lake, project, b"\xef\xbb\xbf" + b"\r\n".join(lines), "a.jsonl")
+    assert rows(folder_lake, project) == [
+        {"id": 1, "x": "a", "n": 1.5, "b": True, "l": [1, 2]},
+        {"id": 2, "x": None, "n": None, "b": None, "l": None},
+        {"id": 11, "x": None, "n": None, "b": None, "l": None},
+    ]
+    assert sorted(line or 0 for line in reasons(folder_lake)) == [3, 5, 6, 7, 8, 9, 10, 12, 13]
+
+
+def test_parquet_keeps_its_values(folder_lake: Lake) -> None:
+    project = shop('x = "string"\nt = "timestamp"\nn = "int32?"\nd = "date"\nf = "float64"', format="parquet")
+    moment = datetime(2024, 1, 1, 5, 0, 0, 123456, tzinfo=UTC)
+    table = pa.table(
+        {
+            "id": pa.array([1, 2], pa.uint32()),
+            "x": pa.array(["a", "b"]).dictionary_encode(),
+            "t": pa.array([moment, moment], pa.timestamp("ns", "UTC")),
+            "n": pa.array([3.0, None], pa.float64()),
+            "d": pa.array([date(2024, 1, 1)] * 2),
+            "f": pa.array([0.1, 1e-300]),
+            "_line": [9, 9],
+            "extra": [b"x", b"y"],
+        }
+    )
+    run(folder_lake, project, parquet(table), "a.parquet")
+    first, second = rows(folder_lake, project)
+    assert first == {"id": 1, "x": "a", "t": moment, "n": 3, "d": date(2024, 1, 1), "f": 0.1}
+    assert (second["n"], second["f"]) == (None, 1e-300)
+
+
+# -- on_error and checks ---------------------------------------------------------------------------------------------------
+
+BAD = "id,x\n1,1\n2,many\n3,3\n4\n"
+
+
+def test_stop_leaves_the_file_where_it_is_and_nothing_of_it_in_the_table(lake: Lake) -> None:
+    project = shop('x = "int8?"', 'on_error = "stop"')
+    key = land(lake, project, "things", "a.csv", BAD.encode())
+    for _ in range(2):
+        with pytest.raises(Refused, match="2 wrong rows") as stopped:
+            ingest_data(lake, project)
+        assert "line 2" in str(stopped.value) or "line 4" in str(stopped.value)
+    assert (lake.store.get(key), lake.table("shop/things"), reasons(lake)) == (BAD.encode(), None, {})
+    lake.store.put(key, b"id,x\n1,1\n")
+    assert [one.rows for one in ingest_data(lake, project)] == [1]
+
+
+def test_warn_keeps_what_can_be_kept_and_says_why(folder_lake: Lake) -> None:
+    project = shop('x = "int8?"', 'on_error = "warn"')
+    result = run(folder_lake, project, BAD)
+    assert rows(folder_lake, project) == [{"id": 1, "x": 1}, {"id": 2, "x": None}, {"id": 3, "x": 3}]
+    assert set(reasons(folder_lake)) == {2, 4}
+    assert (result.rows, result.quarantined) == (3, 1)
+    assert rows(folder_lake, project, "select quarantined, warned from lakeloop.ingestions") == [
+        {"quarantined": 1, "warned": 1}
+    ]
+
+
+def check(sql: str, on_error: str = "") -> str:
+    return f'[[check]]\nname = "sane"\nsql = "{sql}"\n' + (f'on_error = "{on_error}"\n' if on_error else "")
+
+
+def test_a_checks_rows_are_quarantined(folder_lake: Lake) -> None:
+    project = shop('x = "int8"', checks=check("select * from things where x > 1"))
+    run(folder_lake, project, "id,x\n1,1\n2,2\n3,x\n")
+    assert ids(folder_lake, project) == [1]
+    assert reasons(folder_lake) == {2: "check: sane", 3: "x: x is not an int8"}
+
+
+def test_a_check_may_only_warn_or_stop_the_file(folder_lake: Lake) -> None:
+    project = shop('x = "int8"', checks=check("select * from things where x > 1", "warn"))
+    assert run(folder_lake, project, "id,x\n1,1\n2,2\n").rows == 2
+    assert reasons(folder_lake) == {2: "check: sane"}
+    project = shop('x = "int8"', checks=check("select * from things where x > 1", "stop"))
+    land(folder_lake, project, "things", "b.csv", b"id,x\n3,3\n")
+    with pytest.raises(Refused, match="check: sane"):
+        ingest_data(folder_lake, project)
+    assert ids(folder_lake, project) == [1, 2]
+
+
+def test_a_check_that_names_no_rows_stops_the_file_and_says_how_to_mend_it(folder_lake: Lake) -> None:
+    project = shop('x = "int8"', checks=check("select count(*) as n from things having count(*) < 3"))
+    land(folder_lake, project, "things", "a.csv", b"id,x\n1,1\n")
+    with pytest.raises(Refused, match="sane") as stopped:
+        ingest_data(folder_lake, project)
+    assert "select *" in stopped.value.todo
+
+
+def test_a_check_may_look_into_other_sources(lake: Lake) -> None:
+    other = 'owner = "crm"\ntimeless = true\nread = { kind = "landing", format = "csv" }\n[columns]\nname = "string"\n'
+    project = shop(
+        'x = "string"',
+        checks=check("select * from things where x not in (select name from names)"),
+        more={"sources/names.toml": other},
+    )
+    land(lake, project, "names", "n.csv", b"name\na\n")
+    ingest_data(lake, project, ["names"])
+    land(lake, project, "things", "t.csv", b"id,x\n1,a\n2,b\n")
+    ingest_data(lake, project, ["things"])
+    assert ids(lake, project) == [1]
+
+
+# -- files that come again ---
+
+
+def test_the_same_file_again_adds_nothing(lake: Lake) -> None:
+    project = shop('x = "string"')
+    first = run(lake, project, "id,x\n1,a\n")
+    again = run(lake, project, "id,x\n1,a\n")
+    assert (first.rows, first.already, again.rows, again.already) == (1, False, 0, True)
+    assert rows(lake, project, "select id from things_history") == [{"id": 1}]
+    assert rows(lake, project, "select rows from lakeloop.ingestions") == [{"rows": 1}]
+
+
+def test_another_content_under_the_same_name_is_another_file_and_both_are_kept(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    run(folder_lake, project, "id,x\n1,a\n")
+    run(folder_lake, project, "id,x\n2,b\n")
+    assert ids(folder_lake, project) == [1, 2]
+    assert sorted(folder_lake.store.get(entry.key) for entry in folder_lake.store.list("raw/")) == [
+        b"id,x\n1,a\n",
+        b"id,x\n2,b\n",
+    ]
+
+
+def test_the_same_content_under_another_name_is_another_file(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    run(folder_lake, project, "id,x\n1,a\n", "a.csv")
+    run(folder_lake, project, "id,x\n1,a\n", "sub/b.csv")
+    assert ids(folder_lake, project) == [1, 1]
+
+
+class LandsAgain:
+    """A progress callback's place is too late, so this is a store: another file lands under the name while the first is being ingested."""
+
+    def __init__(self, lake: Lake, key: str, data: bytes) -> None:
+        self._store, self._key, self._data, self._done = lake.store, key, data, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        data = self._store.get(key, start, stop)
+        if key == self._key and not self._done:
+            self._done = True
+            self._store.put(key, self._data)
+        return data
+
+
+def test_what_lands_under_the_same_name_meanwhile_is_the_next_ingests(folder_lake: Lake) -> None:
+    project = shop('x = "string"')
+    key = land(folder_lake, project, "things", "a.csv", b"id,x\n1,a\n")
+    ingest_data(Lake(LandsAgain(folder_lake, key, b"id,x\n2,b\n"), "tester"), project)  # type: ignore[arg-type]
+    assert ids(folder_lake, project) == [1]
+    ingest_data(folder_lake, project)
+    assert ids(folder_lake, project) == [1, 2]
+
+
+def test_a_file_that_another_ingest_took_is_passed_over(folder_lake: Lake) -> None:
+    from lakeloop.lakehouse.errors import NotFound
+    from lakeloop.lakehouse.testing import FaultyStore
+
+    project = shop('x = "string"')
+    land(folder_lake, project, "things", "a.csv", b"id,x\n1,a\n")
+    taken = FaultyStore(folder_lake.store, 2, "before", NotFound("no object"))
+    assert ingest_data(Lake(taken, "tester"), project) == []  # type: ignore[arg-type]
+    assert taken.calls[1].startswith("get landing/")
+
+
+def test_of_ingests_that_race_each_row_is_there_once(lake: Lake) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    project = shop('x = "string"')
+    for number in range(4):
+        land(lake, project, "things", f"{number}.csv", f"id,x\n{number},a\n".encode())
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: ingest_data(lake, project), range(3)))
+    assert ids(lake, project) == [0, 1, 2, 3]
+    assert [*lake.store.list("landing/")] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("append", [(1, "a"), (1, "c"), (2, "b")]), ("latest", [(1, "c"), (2, "b")]), ("replace", [(1, "c")])],
+)
+def test_what_a_source_says_now_follows_its_rows(lake: Lake, kind: str, expected: list[tuple[int, str]]) -> None:
+    project = shop('x = "string"', f'rows = "{kind}"')
+    run(lake, project, "id,x\n1,a\n2,b\n", "z-first.csv")
+    run(lake, project, "id,x\n1,c\n", "a-second.csv")
+    assert [(row["id"], row["x"]) for row in rows(lake, project, "select id, x from things order by all")] == expected
+    assert [row["x"] for row in rows(lake, project, "select x from things_history order by x")] == ["a", "b", "c"]
+
+
+def test_the_last_line_of_a_key_wins_within_a_file(folder_lake: Lake) -> None:
+    project = shop('x = "string"', 'rows = "latest"')
+    run(folder_lake, project, "id,x\n1,a\n1,b\n1,c\n")
+    assert rows(folder_lake, project) == [{"id": 1, "x": "c"}]
+
+
+def test_a_column_declared_later_is_null_before(folder_lake: Lake) -> None:
+    run(folder_lake, shop('x = "string"'), "id,x,y\n1,a,1\n")
+    later = shop('x = "string"\ny = "int8?"')
+    assert rows(folder_lake, later) == [{"id": 1, "x": "a", "y": None}]
+    run(folder_lake, later, "id,x,y\n2,b,2\n")
+    assert rows(folder_lake, later) == [{"id": 1, "x": "a", "y": None}, {"id": 2, "x": "b", "y": 2}]
+
+
+def test_a_column_declared_anew_as_real_loses_no_fraction(folder_lake: Lake) -> None:
+    run(folder_lake, shop('x = "int32"'), "id,x\n1,1\n")
+    later = shop('x = "float64"')
+    run(folder_lake, later, "id,x\n2,1.5\n")
+    assert [row["x"] for row in rows(folder_lake, later)] == [1.0, 1.5]
+
+
+def test_a_source_that_is_none_is_refused_with_those_there_are(folder_lake: Lake) -> None:
+    with pytest.raises(Invalid, match="no source 'nothing'") as error:
+        land(folder_lake, shop('x = "string"'), "nothing", "a.csv", b"")
+    assert "things" in error.value.todo
+    for file in ("../a.csv", "", "/a"):
+        with pytest.raises(Invalid):
+            land(folder_lake, shop('x = "string"'), "things", file, b"")

@@ -1,0 +1,132 @@
+"""A journal under appends, repeats, folds that race and crashes at any call: every appended row is read exactly once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from lakeloop.lakehouse.errors import Unavailable
+from lakeloop.lakehouse.journal import Journal
+from lakeloop.lakehouse.store.folder import FolderStore
+from lakeloop.lakehouse.tables import Table, Tables
+from lakeloop.lakehouse.testing import FaultyStore
+
+NAME = "numbers"
+AT_ONCE = -1.0
+
+
+class Overtaken:
+    """Tables in which another folds to the end just before or just after this one opens its handle."""
+
+    def __init__(self, tables: Tables, other: Journal, *, before: bool) -> None:
+        self._tables, self._other, self._before, self._done = tables, other, before, False
+
+    def _overtake(self) -> None:
+        if not self._done:
+            self._done = True
+            self._other.fold(grace_s=AT_ONCE)
+            self._other.fold(grace_s=AT_ONCE)
+
+    def open(self, name: str) -> Table | None:
+        if self._before:
+            self._overtake()
+        table = self._tables.open(name)
+        self._overtake()
+        return table
+
+    def open_or_create(self, name: str, schema: pa.Schema) -> Table:
+        return self._tables.open_or_create(name, schema)
+
+
+class AJournal(RuleBasedStateMachine):
+    """The model is a dict from segment to its rows; a row says which segment and which of its rows it is."""
+
+    segments = Bundle("segments")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = FolderStore(self.folder)
+        self.tables = Tables(self.store.location())
+        self.journal = Journal(self.store, self.tables, NAME)
+        self.rows: dict[str, pa.Table] = {}
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def expected(self) -> list[str]:
+        return sorted(row for rows in self.rows.values() for row in rows.column("row").to_pylist())
+
+    def read(self, journal: Journal) -> list[str]:
+        found = journal.read()
+        return [] if found is None else sorted(found.column("row").to_pylist())
+
+    @rule(
+        target=segments,
+        count=st.integers(1, 3),
+        extra=st.sampled_from(["", "late", "word"]),
+        crash=st.sampled_from([None, "before", "after"]),
+    )
+    def append(self, count: int, extra: str, crash: Literal["before", "after"] | None) -> str:
+        """A writer whose first try may crash repeats it: the same name, the same bytes."""
+        segment = f"s{len(self.rows):04d}"
+        rows = pa.table({"row": [f"{segment}-{n}" for n in range(count)]})
+        if extra:
+            rows = rows.append_column(extra, pa.array(range(count)))
+        if crash:
+            try:
+                Journal(FaultyStore(self.store, 1, crash), self.tables, NAME).append(rows, segment)
+            except Unavailable:
+                pass
+        self.journal.append(rows, segment)
+        self.rows[segment] = rows
+        return segment
+
+    @rule(segment=segments)
+    def append_again(self, segment: str) -> None:
+        self.journal.append(self.rows[segment], segment)
+
+    @rule(segment=consumes(segments))
+    def append_again_twice(self, segment: str) -> None:
+        self.append_again(segment)
+        self.append_again(segment)
+
+    @rule(at_once=st.booleans())
+    def fold(self, at_once: bool) -> None:
+        self.journal.fold(grace_s=AT_ONCE if at_once else 60)
+
+    @rule(before=st.booleans())
+    def fold_overtaken(self, before: bool) -> None:
+        Journal(self.store, Overtaken(self.tables, self.journal, before=before), NAME).fold(grace_s=AT_ONCE)
+
+    @rule(before=st.booleans())
+    def read_overtaken(self, before: bool) -> None:
+        assert (
+            self.read(Journal(self.store, Overtaken(self.tables, self.journal, before=before), NAME)) == self.expected()
+        )
+
+    @rule(fail_at=st.integers(1, 6), when=st.sampled_from(["before", "after"]))
+    def fold_that_crashes(self, fail_at: int, when: Literal["before", "after"]) -> None:
+        try:
+            Journal(FaultyStore(self.store, fail_at, when), self.tables, NAME).fold(grace_s=AT_ONCE)
+        except Unavailable:
+            pass
+
+    @rule(damage=st.sampled_from([b"", b"ARROW1", b"x" * 100]), number=st.integers(0, 3))
+    def damaged_segment(self, damage: bytes, number: int) -> None:
+        self.store.put(f"inbox/{NAME}/broken-{number}", damage)
+
+    @invariant()
+    def every_row_is_read_once(self) -> None:
+        assert self.read(self.journal) == self.expected()
+
+
+TestAJournal = AJournal.TestCase
+TestAJournal.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
