@@ -91,7 +91,8 @@ def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:
 
 
 def _check_last_quote(data: bytes, delimiter: str, where: str) -> None:
-    """A quote that nobody closes would swallow every row after it as one text. Invalid when the text ends inside quotes."""
+    """A quote that nobody closes would swallow every row after it as one text. Invalid when the text ends inside
+    quotes."""
     import csv
 
     rows = csv.reader(

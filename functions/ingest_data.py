@@ -50,7 +50,8 @@ def ingest_data(
 ) -> list[Ingested]:
     """Ingest every landed file of a project (or of some of its sources), oldest name first.
 
-    Refused when a source says `on_error = "stop"` and a row is wrong: the file stays in landing/ and nothing of it is in the table.
+    Refused when a source says `on_error = "stop"` and a row is wrong: the file stays in landing/ and nothing of it is
+    in the table.
     """
     done = []
     prefix = keys.landing(project.name)
@@ -152,7 +153,8 @@ def _set_aside(
 def _judge(
     lake: Lake, project: Project, source: Source, file: str, data: bytes
 ) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Rows for the table, with their line; and wrong rows with their reasons, `_keep` (in the table all the same) and `_stop`."""
+    """Rows for the table, with their line; and wrong rows with their reasons, `_keep` (in the table all the same) and
+    `_stop`."""
     raw, broken = decode(source, f"{source.name}/{file}", data)
     present = [name for name in raw.column_names if name != "_line"]
     columns = ", ".join(quoted(name) for name in source.columns)
@@ -163,7 +165,8 @@ def _judge(
         wrong = "len(_reasons) > 0"
         session.keep(
             "judged",
-            f"select *, not {wrong} or {source.on_error == 'warn'} as _keep, {wrong} and {source.on_error == 'stop'} as _stop from ({decoded(source, present)})",
+            f"select *, not {wrong} or {source.on_error == 'warn'} as _keep, "
+            f"{wrong} and {source.on_error == 'stop'} as _stop from ({decoded(source, present)})",
         )
         for check in source.checks:
             bad += _apply_check(session, source, check)
@@ -174,7 +177,8 @@ def _judge(
 
 
 def _apply_check(session: Session, source: Source, check: Check) -> list[dict[str, Any]]:
-    """A check's query sees the file's rows under the source's name, and other sources as they are. Rows that come back with their line are wrong.
+    """A check's query sees the file's rows under the source's name, and other sources as they are. Rows that come back
+    with their line are wrong.
 
     Without lines nobody can tell which are: that stops the file, or is one finding where the check only warns.
     """
@@ -193,7 +197,8 @@ def _apply_check(session: Session, source: Source, check: Check) -> list[dict[st
     session.keep(
         "judged",
         f"""select * exclude (_hit) replace (
-            case when _hit then list_append(_reasons, ?) else _reasons end as _reasons, _keep and (not _hit or {keep}) as _keep, _stop or (_hit and {stop}) as _stop
+            case when _hit then list_append(_reasons, ?) else _reasons end as _reasons, _keep and (not _hit or {keep})
+            as _keep, _stop or (_hit and {stop}) as _stop
         ) from (select *, _line in (select _line from _found) as _hit from judged)""",
         [f"check: {check.name}"],
     )

@@ -90,7 +90,8 @@ class Journal:
         raise Conflict(f"the journal {self.name} is folded faster than it can be read", todo="try again")
 
     def read(self) -> pa.Table | None:
-        """Every row once, or None when nothing was ever appended. For journals that fit in memory; SQL reads the others."""
+        """Every row once, or None when nothing was ever appended. For journals that fit in memory; SQL reads the
+        others."""
         snapshot = self.snapshot()
         parts = []
         if snapshot.table is not None:
@@ -100,7 +101,8 @@ class Journal:
         return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
     def fold(self, *, grace_s: float = GRACE_S) -> int:
-        """Move what lies in the inbox into the table, in one commit; returns the rows moved. Losing a race moves nothing."""
+        """Move what lies in the inbox into the table, in one commit; returns the rows moved. Losing a race moves
+        nothing."""
         entries = list(self._store.list(keys.inbox(self.name)))
         if not entries:
             return 0
@@ -125,9 +127,8 @@ class Journal:
             return 0
         try:
             target = table or self._tables.open_or_create(self.table_name, rows.schema)
-            if (
-                table is None and target.version
-            ):  # another made it meanwhile, and may have folded: the next fold looks anew
+            if table is None and target.version:
+                # Another made it meanwhile, and may have folded: the next fold looks anew.
                 return 0
             target.append(rows)
         except Conflict:
@@ -135,7 +136,8 @@ class Journal:
         return int(rows.num_rows)
 
     def _read_segments(self, names: Sequence[str], table: Table | None, *, quarantine: bool = False) -> pa.Table | None:
-        """Rows of all segments that can be read and whose types agree with the table's and with those before them; a fold quarantines the others."""
+        """Rows of all segments that can be read and whose types agree with the table's and with those before them; a
+        fold quarantines the others."""
         if not names:
             return None
         with ThreadPoolExecutor(min(READERS, len(names))) as pool:

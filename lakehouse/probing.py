@@ -26,7 +26,8 @@ class Proof:
 
 
 def probe(store: Store) -> list[Proof]:
-    """Try each promise below `_lake/probe/`, and clean up. Errors of the store itself (Denied, Unavailable, NotFound) are raised."""
+    """Try each promise below `_lake/probe/`, and clean up. Errors of the store itself (Denied, Unavailable, NotFound)
+    are raised."""
     root = f"_lake/probe/{uuid.uuid4().hex}"
     try:
         return [
@@ -40,7 +41,8 @@ def probe(store: Store) -> list[Proof]:
 
 
 def init_lake(lake: Lake) -> tuple[list[Proof], bool]:
-    """Make a lake, or find that it is one. Invalid when the store does not keep its promises. Returns the proofs and whether it was made now."""
+    """Make a lake, or find that it is one. Invalid when the store does not keep its promises. Returns the proofs and
+    whether it was made now."""
     if is_lake(lake):
         return [], False
     proofs = probe(lake.store)
@@ -87,7 +89,8 @@ def _unreadable(lake: Lake) -> Corrupt:
 
 
 def _created(store: Store, key: str, body: bytes) -> bool:
-    """Whether this create won. A lost answer is no lost race: then the stored bytes tell, so `body` must be this caller's own."""
+    """Whether this create won. A lost answer is no lost race: then the stored bytes tell, so `body` must be this
+    caller's own."""
     try:
         store.put(key, body, if_absent=True)
     except AlreadyExists:

@@ -14,7 +14,8 @@ WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 
 
 def decoded(source: Source, present: Sequence[str]) -> str:
-    """SQL: `_line`, `_row` (the raw row as JSON), `_reasons` (a list, empty when the row is right), and every declared column, typed."""
+    """SQL: `_line`, `_row` (the raw row as JSON), `_reasons` (a list, empty when the row is right), and every declared
+    column, typed."""
     raw = ", ".join(f"{_text(source, name)} as {_raw(name)}" for name in present)
     names = [name for name in source.columns if name in present]
     typed = [f"{_typed(source.columns[name].type, _raw(name))} as {quoted(name)}" for name in names]
@@ -30,8 +31,10 @@ def decoded(source: Source, present: Sequence[str]) -> str:
         for condition, message in _rules(source.columns[name])
     )
     reasons = reasons or "null::VARCHAR"
+    declared = ", ".join(map(quoted, source.columns))
     return f"""
-select _line, to_json(struct_pack({kept})) as _row, list_filter([{reasons}], lambda r: r is not null) as _reasons, {", ".join(map(quoted, source.columns))}
+select _line, to_json(struct_pack({kept})) as _row, list_filter([{reasons}], lambda r: r is not null) as _reasons,
+    {declared}
 from (select *, {", ".join(typed)} from (select _line, {raw} from raw))"""
 
 
@@ -54,10 +57,10 @@ def _text(source: Source, name: str) -> str:
 
 
 def _typed(kind: Type, raw: str, depth: int = 0) -> str:
-    if (
-        kind.item is not None
-    ):  # item by item: a cast of the whole list would make null of an item that is wrong, and round 1.5
-        return f"list_transform(try_cast({raw} as VARCHAR[]), lambda e{depth}: {_typed(kind.item, f'e{depth}', depth + 1)})"
+    if kind.item is not None:
+        # Item by item: a cast of the whole list would make null of an item that is wrong, and round 1.5.
+        item = _typed(kind.item, f"e{depth}", depth + 1)
+        return f"list_transform(try_cast({raw} as VARCHAR[]), lambda e{depth}: {item})"
     if kind.name in INT_TYPES:
         return f"case when regexp_matches({raw}, '{WHOLE}') then try_cast(split_part({raw}, '.', 1) as BIGINT) end"
     if kind.name == "json":

@@ -41,10 +41,13 @@ class Table:
         return list(self._delta.file_uris())
 
     def append(self, rows: pa.Table, *, facts: Mapping[str, str] | None = None) -> int:
-        """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale handle.
+        """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale
+        handle.
 
-        delta-rs would cast a value to its column's type without a word (1.5 → 1), so types must agree: whole numbers fit a column of reals; reals in a
-        column of whole numbers widen it, which writes the whole table anew, in one commit that says so; any other difference is Invalid.
+        delta-rs would cast a value to its column's type without a word (1.5 → 1), so types must agree: whole numbers
+        fit a column of reals; reals in a
+        column of whole numbers widen it, which writes the whole table anew, in one commit that says so; any other
+        difference is Invalid.
         """
         schema = self.schema
         rows = fitted(stored(rows), schema)
@@ -137,7 +140,8 @@ class Tables:
             raise _unreadable(name, error) from error
 
     def open_or_create(self, name: str, schema: pa.Schema) -> Table:
-        """The newest version; an empty table with this schema is made when there is none. Losing that race is no error."""
+        """The newest version; an empty table with this schema is made when there is none. Losing that race is no
+        error."""
         found = self.open(name)
         if found is not None:
             return found
@@ -181,7 +185,8 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def stored(rows: pa.Table) -> pa.Table:
-    """The same rows in the types that are stored; times are cut to microseconds. Invalid for a number beyond 64 bits with a sign."""
+    """The same rows in the types that are stored; times are cut to microseconds. Invalid for a number beyond 64 bits
+    with a sign."""
     for at, field in enumerate(rows.schema):
         if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
             rows = rows.set_column(at, field.name, rows.column(at).cast(pa.timestamp("us", field.type.tz), safe=False))
@@ -205,7 +210,8 @@ def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The same rows, with columns that hold nothing and whole numbers for reals in the types that `schema` has for them."""
+    """The same rows, with columns that hold nothing and whole numbers for reals in the types that `schema` has for
+    them."""
     for at, field in enumerate(rows.schema):
         wanted = schema.field(field.name).type if field.name in schema.names else field.type
         if wanted != field.type and (rows.column(at).null_count == rows.num_rows or _widens(field.type, wanted)):

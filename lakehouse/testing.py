@@ -1,4 +1,5 @@
-"""What proves a store: the contract that every adapter, and every vendor's bucket, must pass; and a store that fails when it is told to.
+"""What proves a store: the contract that every adapter, and every vendor's bucket, must pass; and a store that fails
+when it is told to.
 
 Subclass `StoreContract` under pytest and give it a fixture `store`, empty and used by nobody else:
 
@@ -249,7 +250,8 @@ class StoreContract:
 class FaultyStore:
     """A store around a store whose `fail_at`-th call (1 is the first) fails, before it takes effect or after.
 
-    `error` is what the caller sees; after it every call works again. `calls` names each call that was made, so that a sweep knows where to end.
+    `error` is what the caller sees; after it every call works again. `calls` names each call that was made, so that a
+    sweep knows where to end.
     """
 
     def __init__(

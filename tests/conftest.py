@@ -39,7 +39,8 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    """The address of a moto server of this test process: a process of its own, since delta-rs keeps the GIL in some calls (`history`) and would wait for itself.
+    """The address of a moto server of this test process: a process of its own, since delta-rs keeps the GIL in some
+    calls (`history`) and would wait for itself.
 
     It ends when its standard input does, however the tests end.
     """
@@ -57,7 +58,8 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture
 def s3(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The standard AWS variables point to moto, and nothing of this machine's own configuration is read. Returns moto's address."""
+    """The standard AWS variables point to moto, and nothing of this machine's own configuration is read. Returns moto's
+    address."""
     for name in CLEARED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)

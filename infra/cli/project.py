@@ -9,7 +9,7 @@ import typer
 from lakeloop.infra.cli.options import EnvOption, JsonOption, LakeOption, QuietOption, WhyOption
 from lakeloop.infra.cli.output import facts, out, say
 from lakeloop.infra.place import Place, code_version, find_place
-from lakeloop.lakehouse.errors import Refused
+from lakeloop.lakehouse.errors import Refused, Unavailable
 
 PANEL = "Project"
 
@@ -67,21 +67,18 @@ def test(
     select: Annotated[str, typer.Option("-k", help="Only tests whose name contains this")] = "",
 ) -> None:
     """Run the project's own tests (tests/test_*.py) with pytest; the fixture `project` gives features and examples of given rows."""
-    import pytest
-
     place = find_place(lake, env, need_project=True)
     folder = place.folder
     assert folder is not None
-    arguments = [
-        str(folder / "tests"),
-        "-q",
-        "-p",
-        "lakeloop.functions.project_tests",
-        "-p",
-        "no:cacheprovider",
-        f"--rootdir={folder}",
-        "--import-mode=importlib",
-    ]
+    if not (folder / "tests").is_dir():
+        say(f"no tests in {folder / 'tests'}; a test is a function test_… there, with the fixture `project`")
+        return
+    try:
+        import pytest
+    except ImportError as error:
+        raise Unavailable("pytest is not installed", todo="pip install pytest") from error
+    plugins = ["-p", "lakeloop.functions.project_tests", "-p", "no:cacheprovider"]
+    arguments = [str(folder / "tests"), "-q", *plugins, f"--rootdir={folder}", "--import-mode=importlib"]
     code = pytest.main([*arguments, *(["-k", select] if select else [])])
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         say(f"no tests in {folder / 'tests'}")

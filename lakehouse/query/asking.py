@@ -17,7 +17,8 @@ from lakeloop.lakehouse.query.statements import check_statement
 
 
 def ask(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | Project = "") -> pa.Table:
-    """The answer to one SELECT. Names without a schema are those of `project`, else of the lake's only project, then of the lake itself.
+    """The answer to one SELECT. Names without a schema are those of `project`, else of the lake's only project, then of
+    the lake itself.
 
     Invalid for what is not a single SELECT-like statement, or reaches for a file, a setting or an extension.
     """

@@ -115,7 +115,8 @@ class Session:
         self._known.add(name)
 
     def _view(self, name: str, sql: str) -> None:
-        """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled so."""
+        """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
+        so."""
         schema, dot, short = name.rpartition(".")
         targets = [f"{quoted(schema)}.{quoted(short)}"] if dot else []
         targets += [quoted(name)] if "@" in name or not dot else []
@@ -130,7 +131,8 @@ class Session:
 
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
-    """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would still tell columns."""
+    """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
+    still tell columns."""
     found = references(parse(sql))
     for name in sorted(set(found.table_functions) - TABLE_FUNCTIONS):
         raise Invalid(f"{name}() may not be used as a table", where="the query", todo="read tables by their names")
@@ -138,7 +140,8 @@ def _names(sql: str) -> frozenset[str]:
 
 
 def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
-    # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120 ms a connection.
+    # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
+    # ms a connection.
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )

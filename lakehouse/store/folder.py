@@ -130,7 +130,8 @@ class FolderStore:
 
 
 def _make_parent(path: Path) -> None:
-    """FileExistsError would read as "the key is taken": a file in the way is NotADirectoryError, a folder removed meanwhile FileNotFoundError."""
+    """FileExistsError would read as "the key is taken": a file in the way is NotADirectoryError, a folder removed
+    meanwhile FileNotFoundError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

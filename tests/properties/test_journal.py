@@ -1,7 +1,9 @@
-"""A journal under appends, repeats, folds that race and crashes at any call: every appended row is read exactly once."""
+"""A journal under appends, repeats, folds that race and crashes at any call: every appended row is read exactly
+once."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -81,10 +83,8 @@ class AJournal(RuleBasedStateMachine):
         if extra:
             rows = rows.append_column(extra, pa.array(range(count)))
         if crash:
-            try:
+            with contextlib.suppress(Unavailable):
                 Journal(FaultyStore(self.store, 1, crash), self.tables, NAME).append(rows, segment)
-            except Unavailable:
-                pass
         self.journal.append(rows, segment)
         self.rows[segment] = rows
         return segment
@@ -114,10 +114,8 @@ class AJournal(RuleBasedStateMachine):
 
     @rule(fail_at=st.integers(1, 6), when=st.sampled_from(["before", "after"]))
     def fold_that_crashes(self, fail_at: int, when: Literal["before", "after"]) -> None:
-        try:
+        with contextlib.suppress(Unavailable):
             Journal(FaultyStore(self.store, fail_at, when), self.tables, NAME).fold(grace_s=AT_ONCE)
-        except Unavailable:
-            pass
 
     @rule(damage=st.sampled_from([b"", b"ARROW1", b"x" * 100]), number=st.integers(0, 3))
     def damaged_segment(self, damage: bytes, number: int) -> None:

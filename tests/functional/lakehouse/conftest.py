@@ -17,7 +17,8 @@ DROP = -1
 
 @dataclass
 class Proxy:
-    """Passes requests on to S3. `answer` may give a status to answer with instead (nothing is passed on), or DROP; `delay` seconds go by before an answer."""
+    """Passes requests on to S3. `answer` may give a status to answer with instead (nothing is passed on), or DROP;
+    `delay` seconds go by before an answer."""
 
     target: str
     strip: tuple[str, ...] = ()

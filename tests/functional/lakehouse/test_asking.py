@@ -292,6 +292,8 @@ def test_duckdbs_own_lock_keeps_rows_of_files_even_from_what_nobody_checked(weat
             if "{f}" in text and name != "described delta_scan":
                 with pytest.raises(duckdb.Error):
                     print(session._connection.execute(text.replace("{f}", str(outside))).fetchall())  # noqa: T201
+        with pytest.raises(duckdb.Error):
+            session._connection.execute("select * from SECRET_ROWS")
     assert files(outside) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ def race(folder: Path, writers: int, turns: int) -> None:
     assert {revision.body["by"] for revision in history[:-1]} == {
         f"{writer}-{turn}" for writer in range(writers) for turn in range(turns)
     }
-    assert all(newer.at > older.at for newer, older in zip(history, history[1:], strict=False))
+    assert all(newer.at > older.at for newer, older in itertools.pairwise(history))
 
 
 def test_of_four_processes_that_count_in_one_document_none_loses_a_count(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Ingest: what becomes of each kind of row and file. Every line of a file is in the table or in quarantine, with its reason."""
+"""Ingest: what becomes of each kind of row and file. Every line of a file is in the table or in quarantine, with its
+reason."""
 
 from __future__ import annotations
 
@@ -126,7 +127,8 @@ def test_a_row_has_every_reason_and_is_kept_as_it_came(folder_lake: Lake) -> Non
 
 def test_types_are_stored_as_declared(lake: Lake) -> None:
     project = shop(
-        'd = "date"\nt = "timestamp"\nf = "float32?"\nb = "bool"\nw = "string"\ni = "uint8?"\nl = "list<string>"\nm = "decimal(9,2)"'
+        'd = "date"\nt = "timestamp"\nf = "float32?"\nb = "bool"\nw = "string"\n'
+        'i = "uint8?"\nl = "list<string>"\nm = "decimal(9,2)"'
     )
     run(lake, project, 'id,d,t,f,b,w,i,l,m\n1,2024-02-29,2024-01-01T05:00:00+02:00,,true,"é",7,"[""x"", ""y""]",1.25\n')
     assert rows(lake, project) == [
@@ -327,7 +329,8 @@ def test_parquet_keeps_its_values(folder_lake: Lake) -> None:
     assert (second["n"], second["f"]) == (None, 1e-300)
 
 
-# -- on_error and checks ---------------------------------------------------------------------------------------------------
+# -- on_error and checks
+# ---------------------------------------------------------------------------------------------------
 
 BAD = "id,x\n1,1\n2,many\n3,3\n4\n"
 
@@ -430,7 +433,8 @@ def test_the_same_content_under_another_name_is_another_file(folder_lake: Lake) 
 
 
 class LandsAgain:
-    """A progress callback's place is too late, so this is a store: another file lands under the name while the first is being ingested."""
+    """A progress callback's place is too late, so this is a store: another file lands under the name while the first is
+    being ingested."""
 
     def __init__(self, lake: Lake, key: str, data: bytes) -> None:
         self._store, self._key, self._data, self._done = lake.store, key, data, False

@@ -192,7 +192,8 @@ def test_of_folds_that_race_each_row_is_folded_once(lake: Lake) -> None:
 
 
 class SlowTables:
-    """Opens a table as it was before `meanwhile` ran: a fold by another between our LIST and our look at the table, or after it."""
+    """Opens a table as it was before `meanwhile` ran: a fold by another between our LIST and our look at the table, or
+    after it."""
 
     def __init__(self, lake: Lake, meanwhile: list[Journal], *, before: bool) -> None:
         self._lake, self._meanwhile, self._before = lake, meanwhile, before
@@ -232,6 +233,29 @@ def test_a_fold_and_a_read_beside_a_whole_fold_of_another_see_each_row_once(
     theirs.append(numbers(3), "c")
     assert Journal(folder_lake.store, SlowTables(folder_lake, [theirs], before=before), NAME).fold() in (0, 1)
     assert held(folder_lake) == [*expected, 3]
+
+
+class CommittedMeanwhile(SlowTables):
+    """Opens a table, and another commits to it before ours: a fold that began earlier, with fewer segments."""
+
+    def open(self, name: str) -> Table | None:
+        table, theirs = self._lake.tables.open(name), self._lake.tables.open(name)
+        assert theirs is not None
+        theirs.append(pa.table({"n": [1], "_segment": ["a"]}))
+        return table
+
+
+def test_a_fold_that_loses_the_race_moves_and_deletes_nothing(folder_lake: Lake) -> None:
+    journal = folder_lake.journal(NAME)
+    journal.append(numbers(0), "0")
+    journal.fold()
+    journal.append(numbers(1), "a")
+    journal.append(numbers(2), "b")
+    loser = Journal(folder_lake.store, CommittedMeanwhile(folder_lake, [], before=True), NAME)
+    assert loser.fold(grace_s=-1) == 0
+    assert held(folder_lake) == [0, 1, 2]
+    assert journal.fold(grace_s=-1) == 1
+    assert held(folder_lake) == [0, 1, 2]
 
 
 class EverChanging(FolderStore):

@@ -1,4 +1,5 @@
-"""A lake is made only in a store that keeps its promises; bad networks are survived; what a person must mend is said in plain words."""
+"""A lake is made only in a store that keeps its promises; bad networks are survived; what a person must mend is said in
+plain words."""
 
 from __future__ import annotations
 

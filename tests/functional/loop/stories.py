@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Story:
     shifted: Phase
     own: Mapping[str, float]
     """Feature values that some callers send in the row, in place of what the store knows."""
+    seen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What was known of a row in the calm phase when it was asked about, said without the product's help."""
     labelled: float = 1.0
     """The share of what is asked that gets a label at least."""
 
@@ -102,6 +104,7 @@ def diabetes() -> Story:
         calm=visits_phase(calm, learned, turned),
         shifted=visits_phase(shifted, turned, end),
         own={"bp": 90.0, "s1": 180.0, "s2": 110.0, "s3": 50.0, "s4": 4.0, "s5": 4.6, "s6": 90.0},
+        seen={one["visit"]: serum(one) | {"visits_25d": 1, "visits_50d": 2} for one in calm},
     )
 
 
@@ -142,17 +145,20 @@ def read_by(visits: Sequence[Row], moment: datetime) -> list[Row]:
 
 def blood_of(visits: Sequence[Row]) -> list[Row]:
     """What was taken the day before a visit; and, for every third, other values an hour before, reported only after."""
-    names = ("bp", "s1", "s2", "s3", "s4", "s5", "s6")
     rows = []
     for number, visit in enumerate(visits):
         taken = visit["seen_at"] - DAY
-        values = dict(zip(names, visit["blood"], strict=True))
+        values = serum(visit)
         rows.append({"patient": visit["patient"], "taken_at": taken, "reported_at": taken + 5 * HOUR} | values)
         if number % 3 == 0:
             taken = visit["seen_at"] - HOUR
             late = {name: value * 1.4 for name, value in values.items()}
             rows.append({"patient": visit["patient"], "taken_at": taken, "reported_at": taken + 3 * HOUR} | late)
     return rows
+
+
+def serum(visit: Row) -> dict[str, float]:
+    return dict(zip(("bp", "s1", "s2", "s3", "s4", "s5", "s6"), visit["blood"], strict=True))
 
 
 def visits_phase(visits: Sequence[Row], start: datetime, end: datetime) -> Phase:
@@ -190,6 +196,7 @@ def digits() -> Story:
         calm=sheets_phase(calm, learned, turned),
         shifted=sheets_phase(shifted, turned, end),
         own=dict.fromkeys([*BLOCKS, "upper_half"], 8.0),
+        seen={one["sheet"]: dict(zip(BLOCKS, one["blocks"], strict=True)) for one in calm},
     )
 
 

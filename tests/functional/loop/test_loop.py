@@ -82,6 +82,8 @@ def test_the_endpoint_looked_up_what_training_reads_for_the_same_moment(loop: Lo
     for number, row in online.items():
         for name in names:
             assert same(row[name], offline[number][name]), (number, name, row[name], offline[number][name])
+    for number in story.seen.keys() & online.keys():
+        assert {name: online[number][name] for name in story.seen[number]} == pytest.approx(story.seen[number]), number
     assert all(any(row[name] is not None for row in online.values()) for name in features)
     predictions = dict(zip(table["id"].to_pylist(), scorer.predict_table(table), strict=True))
     for number in online:
