@@ -1,8 +1,8 @@
 """`build_features`: each view as a table (offline) and, where asked for, as a snapshot that answers by key (online).
 
-A build reads the newest version of its inputs and overwrites the table in one commit, which says what it was made from; a view whose inputs and rules
-are those of its last build is left alone. Publishing a snapshot is a compare-and-swap on the view's `online` document: an older build never replaces
-a newer one.
+A build reads the newest version of its inputs and overwrites the table in one commit, which says what it was made
+from; a view whose inputs and rules are those of its last build is left alone. Publishing a snapshot is a
+compare-and-swap on the view's `online` document: an older build never replaces a newer one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def build_features(
     views: Sequence[str] = (),
     progress: Callable[[Built], None] | None = None,
 ) -> list[Built]:
-    """Bring every view of a project (or the named ones and what they rest on) up to its inputs; `as_of` is the moment online answers begin before."""
+    """Bring every view of a project (or the named ones and what they rest on) up to its inputs.
+
+    `as_of` is the moment online answers begin before.
+    """
     for name in views:
         if name not in project.views:
             raise Invalid(
@@ -170,7 +173,10 @@ def _publish(
 
 
 def online_rows(session: Session, view: FeatureView, rows: pa.Table, start_us: int) -> pa.Table:
-    """Each entity's line of values from `start_us` on: entity columns, `_from`, `_event`, features; sorted by entity and `_from`."""
+    """Each entity's line of values from `start_us` on: entity columns, `_from`, `_event`, features.
+
+    Sorted by entity and `_from`.
+    """
     session.register("_built", rows)
     entity = [quoted(name) for name in view.entity]
     order = ", ".join([*entity, "_from"])

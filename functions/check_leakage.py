@@ -1,8 +1,10 @@
-"""The leakage check: would the model's inputs have been the same if nothing but what was known at the time had existed?
+"""The leakage check: would the model's inputs have been the same if nothing but what was known at the time had
+existed?
 
-At several moments T the inputs of the newest predictions are computed twice: from all data, and from only those rows of sources and views that were
-known at T. An input that differs rests on the future. The rows that make the examples themselves are exempt (a timetable is known before the flight);
-of those, the values that a key had when it first came are compared with its last ones.
+At several moments T the inputs of the newest predictions are computed twice: from all data, and from only those rows
+of sources and views that were known at T. An input that differs rests on the future. The rows that make the examples
+themselves are exempt (a timetable is known before the flight); of those, the values that a key had when it first came
+are compared with its last ones.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ class Checked:
 def check_leakage(
     lake: Lake, project: Project, model: str, *, progress: Callable[[int, int], None] | None = None
 ) -> Checked:
-    """Compare at `MOMENTS` moments spread over the model's examples. Without data there is nothing to compare: 0 rows."""
+    """Compare at `MOMENTS` moments spread over the model's examples.
+
+    Without data there is nothing to compare: 0 rows.
+    """
     definition = project.models[model]
     moments = _moments(lake, project, definition)
     leaks: dict[str, Leak] = {}
@@ -135,7 +140,10 @@ def _joined(request: pa.Table, features: pa.Table, asked: list[str]) -> pa.Table
 
 
 def _first_and_last(lake: Lake, project: Project, model: Model) -> tuple[pa.Table, pa.Table]:
-    """Examples as of all data, and as their source's rows first came; only where a key came more than once can they differ."""
+    """Examples as of all data, and as their source's rows first came.
+
+    Only where a key came more than once can they differ.
+    """
     tables = []
     for first in (False, True):
         with Session(lake.store.location(), LakeCatalog(lake, project, first_seen=first)) as session:

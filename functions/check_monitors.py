@@ -1,6 +1,7 @@
 """`check_monitors`: every monitor of every champion, over its newest closed window, and the alerts that follow.
 
-A window is judged again when rows or labels came since. Alerts are rows: one opens when `for` windows in a row are bad, and resolves when one is good.
+A window is judged again when rows or labels came since. Alerts are rows: one opens when `for` windows in a row are
+bad, and resolves when one is good.
 """
 
 from __future__ import annotations
@@ -175,7 +176,10 @@ def _drift(session: Session, monitor: Monitor, window: Window, signature: Signat
 
 
 def truth_and_scores(signature: Signature, rows: pa.Table) -> tuple[Any, Any]:
-    """Labels and predictions as the metrics take them: 0/1 and P(positive); codes and a row of scores each; or two numbers."""
+    """Labels and predictions as the metrics take them: 0/1 and P(positive); codes and a row of scores each.
+
+    Or two numbers.
+    """
     labels = rows.column("label")
     if signature.problem == "regression":
         return labels.cast(pa.float64()).to_numpy(), rows.column("prediction").to_numpy()

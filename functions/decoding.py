@@ -1,4 +1,7 @@
-"""From the bytes of a landed file to rows: CSV, JSON Lines, Parquet; gzip by the name's ending. Lines that cannot be read are told apart, not lost."""
+"""From the bytes of a landed file to rows: CSV, JSON Lines, Parquet; gzip by the name's ending.
+
+Lines that cannot be read are told apart, not lost.
+"""
 
 from __future__ import annotations
 

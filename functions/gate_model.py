@@ -1,7 +1,9 @@
-"""`gate_model`: the verdict on every run that has a result: promoted, waiting for a person, or refused, with every number.
+"""`gate_model`: the verdict on every run that has a result: promoted, waiting for a person, or refused, with every
+number.
 
-Champion, challenger and baseline are compared on the same newest rows, those of the run's test part. The champion is scored here and now, so that the
-verdict is about the one in force; if another is promoted meanwhile, the verdict is made anew.
+Champion, challenger and baseline are compared on the same newest rows, those of the run's test part. The champion is
+scored here and now, so that the verdict is about the one in force; if another is promoted meanwhile, the verdict is
+made anew.
 """
 
 from __future__ import annotations

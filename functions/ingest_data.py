@@ -1,7 +1,8 @@
 """`ingest_data`: what lies in landing/ becomes rows of tables, each file exactly once.
 
-A file is known by its name and the hash of its bytes, which stand in every row (`_file`): after a crash between the commit and the move to raw/, the
-next run sees that the rows are there. Rows that break a rule go to the journal `quarantine` with every reason.
+A file is known by its name and the hash of its bytes, which stand in every row (`_file`): after a crash between the
+commit and the move to raw/, the next run sees that the rows are there. Rows that break a rule go to the journal
+`quarantine` with every reason.
 """
 
 from __future__ import annotations

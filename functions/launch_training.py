@@ -1,7 +1,8 @@
 """`launch_training`: opens a run where a trigger has none yet, and hands it to whatever trains.
 
-A run's id is made of the model, the incident, the data and the rules, so that the same reason never trains twice. Nothing is trained while a monitor
-named in `unless` is open, while the model is frozen, or within `cool_down` of its last run.
+A run's id is made of the model, the incident, the data and the rules, so that the same reason never trains twice.
+Nothing is trained while a monitor named in `unless` is open, while the model is frozen, or within `cool_down` of its
+last run.
 """
 
 from __future__ import annotations

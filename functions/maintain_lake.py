@@ -1,4 +1,7 @@
-"""`maintain_lake`: fold journals, checkpoint busy tables, compact small files. It may always be repeated and never changes what a reader sees."""
+"""`maintain_lake`: fold journals, checkpoint busy tables, compact small files.
+
+It may always be repeated and never changes what a reader sees.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`roll_out`: brings each endpoint from what is served to what is wanted: the champion's version, and the newest snapshots of its views.
+"""`roll_out`: brings each endpoint from what is served to what is wanted: the champion's version, and the newest
+snapshots of its views.
 
-This release knows one step, all of the traffic at once; replicas load, verify and probe a version before it answers, and keep the old one until then.
+This release knows one step, all of the traffic at once; replicas load, verify and probe a version before it answers,
+and keep the old one until then.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ class RolledOut:
 
 
 def roll_out(lake: Lake, project: Project) -> list[RolledOut]:
-    """Close the difference for every endpoint of a project; a frozen model keeps its version but still gets fresh snapshots."""
+    """Close the difference for every endpoint of a project.
+
+    A frozen model keeps its version but still gets fresh snapshots.
+    """
     done = []
     for model in project.models:
         there = endpoints.endpoint(lake, project.name, model)

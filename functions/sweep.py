@@ -1,6 +1,9 @@
-"""The sweep: every function once, in the order in which data flows. State decides what there is to do; events only wake it sooner.
+"""The sweep: every function once, in the order in which data flows.
 
-What one function cannot do is kept in a `stuck` document per (function, key), with tries and the last error, and does not stop the others.
+State decides what there is to do; events only wake it sooner.
+
+What one function cannot do is kept in a `stuck` document per (function, key), with tries and the last error, and does
+not stop the others.
 """
 
 from __future__ import annotations
@@ -50,7 +53,10 @@ class Swept:
 
 
 def has_news(lake: Lake) -> bool:
-    """Whether something came that a sweep would act on: a file, an event, a run without a verdict. One LIST of one key each."""
+    """Whether something came that a sweep would act on: a file, an event, a run without a verdict.
+
+    One LIST of one key each.
+    """
     return any(
         next(iter(lake.store.list(prefix, limit=1)), None) for prefix in (keys.LANDING, keys.EVENTS, keys.OPEN_RUNS)
     )

@@ -77,7 +77,10 @@ def find_place(
 
 
 def code_version(folder: Path, project: Project) -> str:
-    """The Git commit of a project's folder (`+` when its files differ from it), else the hash of its files. Git is not needed."""
+    """The Git commit of a project's folder (`+` when its files differ from it), else the hash of its files.
+
+    Git is not needed.
+    """
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--", ".") if commit else ""

@@ -1,4 +1,7 @@
-"""Progress of long work, on stderr: one line a task, and a bar for the trials of a search. Silent where nobody looks."""
+"""Progress of long work, on stderr: one line a task, and a bar for the trials of a search.
+
+Silent where nobody looks.
+"""
 
 from __future__ import annotations
 

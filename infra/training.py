@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def state_folder(lake_url: str, folder: Path | None = None) -> Path:
-    """Where this machine keeps what belongs to a lake but not into it: logs of predictions not shipped yet, records of processes.
+    """Where this machine keeps what belongs to a lake but not into it: logs of predictions not shipped yet, records
+    of processes.
 
     LAKELOOP_STATE_DIR, else the user's state folder; one below it per lake and checkout.
     """
@@ -33,7 +34,10 @@ def state_folder(lake_url: str, folder: Path | None = None) -> Path:
 
 
 class LocalRay:
-    """Ray on this machine, started when it is first needed and stopped on leaving. Use as a context manager, from the main thread."""
+    """Ray on this machine, started when it is first needed and stopped on leaving.
+
+    Use as a context manager, from the main thread.
+    """
 
     def __init__(
         self, lake: Lake, folder: Path | None, *, say: Callable[[str], None], serve: bool = False, cpus: int = 0

@@ -1,7 +1,8 @@
 """Documents: small JSON records that must be agreed on, kept as a row of revisions that nobody overwrites.
 
-A change creates the next revision with put-if-absent: the create is the compare-and-swap. Reading the newest is a LIST of one key and a GET,
-however long the history. Each write carries a random id, so that after a lost answer a writer recognises its own success.
+A change creates the next revision with put-if-absent: the create is the compare-and-swap. Reading the newest is a
+LIST of one key and a GET, however long the history. Each write carries a random id, so that after a lost answer a
+writer recognises its own success.
 """
 
 from __future__ import annotations

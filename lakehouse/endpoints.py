@@ -1,7 +1,10 @@
-"""Endpoints: one document per model says which versions answer, and with which snapshots. Its history is the model's history in production.
+"""Endpoints: one document per model says which versions answer, and with which snapshots.
 
-`wanted` is what a gate or a person decided; `arms` is what replicas serve; `roll_out` moves the second to the first. A version that was rolled back is
-`barred` until a person promotes it again. A change is made on the state it was decided on: whoever is late gets Conflict and must decide again.
+Its history is the model's history in production.
+
+`wanted` is what a gate or a person decided; `arms` is what replicas serve; `roll_out` moves the second to the first.
+A version that was rolled back is `barred` until a person promotes it again. A change is made on the state it was
+decided on: whoever is late gets Conflict and must decide again.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ def promote(
 ) -> Revision:
     """Make `version` the wanted one, if the wanted one still is `expected` (None: there is none).
 
-    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar. Safe to repeat.
+    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar.
+    Safe to repeat.
     """
     there = endpoint(lake, project, model)
     if there is None:
@@ -61,7 +65,10 @@ def promote(
 
 
 def rollback(lake: Lake, project: str, model: str, why: str) -> tuple[int, int]:
-    """Back to the champion before this one, which is barred. Returns (from, to). NotFound when there was none before."""
+    """Back to the champion before this one, which is barred.
+
+    Returns (from, to). NotFound when there was none before.
+    """
     there = endpoint(lake, project, model)
     if there is None:
         raise NotFound(f"{model} has no champion", todo=f"train and promote one: lakeloop train {model}")

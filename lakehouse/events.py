@@ -1,4 +1,7 @@
-"""Events: small objects that wake the functions sooner. Nothing depends on one: lost, doubled or forged, it only changes *when*."""
+"""Events: small objects that wake the functions sooner.
+
+Nothing depends on one: lost, doubled or forged, it only changes *when*.
+"""
 
 from __future__ import annotations
 

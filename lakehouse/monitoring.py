@@ -1,6 +1,8 @@
-"""What monitors compute, by SQL over the predictions journal: histograms of inputs and outputs, and the scores whose labels have come.
+"""What monitors compute, by SQL over the predictions journal: histograms of inputs and outputs, and the scores whose
+labels have come.
 
-A window is [start, end) of the predictions' `as_of`. Only rows of one version count: a new champion is measured by itself.
+A window is [start, end) of the predictions' `as_of`. Only rows of one version count: a new champion is measured by
+itself.
 """
 
 from __future__ import annotations

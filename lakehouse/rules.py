@@ -1,4 +1,6 @@
-"""A source's rules as SQL: what each raw row becomes, and every reason why it is wrong. Pure functions that return text.
+"""A source's rules as SQL: what each raw row becomes, and every reason why it is wrong.
+
+Pure functions that return text.
 
 The input is a relation `raw` whose columns are all VARCHAR (CSV) or already typed (JSON Lines, Parquet), and `_line`.
 """
@@ -11,6 +13,8 @@ from lakeloop.lakehouse.project.definitions import INT_TYPES, Column, Source, Ty
 from lakeloop.lakehouse.query.session import literal, quoted
 
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
+DAY = r"^[^T ]+([T ]00:00(:00(\.0*)?)?(Z|[+-]00(:?00)?)?)?$"
+NO_SECONDS = r"^(\d+-\d+-\d+[T ]\d+:\d+)(Z|[+-]\d\d.*)$"
 
 
 def decoded(source: Source, present: Sequence[str]) -> str:
@@ -63,6 +67,10 @@ def _typed(kind: Type, raw: str, depth: int = 0) -> str:
         return f"list_transform(try_cast({raw} as VARCHAR[]), lambda e{depth}: {item})"
     if kind.name in INT_TYPES:
         return f"case when regexp_matches({raw}, '{WHOLE}') then try_cast(split_part({raw}, '.', 1) as BIGINT) end"
+    if kind.name == "date":  # a time of day that is not midnight would be dropped without a word
+        return f"case when regexp_matches({raw}, '{DAY}') then try_cast({raw} as DATE) end"
+    if kind.name == "timestamp":  # DuckDB wants seconds before a zone
+        return f"try_cast(regexp_replace({raw}, '{NO_SECONDS}', '\\1:00\\2') as TIMESTAMP WITH TIME ZONE)"
     if kind.name == "json":
         return f"case when json_valid({raw}) then {raw} end"
     return f"try_cast({raw} as {kind.stored})" if kind.stored != "VARCHAR" else raw

@@ -17,7 +17,10 @@ MOST = 50
 
 
 def slice_masks(rows: pa.Table, slices: Sequence[Slice], *, min_rows: int = 1) -> dict[str, npt.NDArray[np.bool_]]:
-    """By name (`carrier=UA`, `bad weather`): which rows belong to it; slices of fewer than `min_rows` rows are left out."""
+    """By name (`carrier=UA`, `bad weather`): which rows belong to it.
+
+    Slices of fewer than `min_rows` rows are left out.
+    """
     expressions = {f"s{at}": _expression(one) for at, one in enumerate(slices)}
     if not expressions or not rows.num_rows:
         return {}

@@ -1,8 +1,10 @@
-"""Delta tables as compare-and-swap: a writer commits with the handle it read, and of two from one version exactly one wins.
+"""Delta tables as compare-and-swap: a writer commits with the handle it read, and of two from one version exactly one
+wins.
 
-Every commit that adds or removes rows carries one application transaction (app id `lakeloop`, version = the handle's + 1) and is written *with that
-handle*: delta-rs then refuses a stale one in any mode. After any exception the truth is Unknown: open the table again and ask whether the work is
-still to be done. Writers run no post-commit hook; checkpoints and clean-up belong to maintenance, which alone may delete.
+Every commit that adds or removes rows carries one application transaction (app id `lakeloop`, version = the handle's
++ 1) and is written *with that handle*: delta-rs then refuses a stale one in any mode. After any exception the truth
+is Unknown: open the table again and ask whether the work is still to be done. Writers run no post-commit hook;
+checkpoints and clean-up belong to maintenance, which alone may delete.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The gate's verdict, as a pure function of labels, scores and rules.
 
-The burden of proof: a rule about the whole passes when the gain is at least what it asks with the rule's confidence (one-sided, paired bootstrap on the
-same rows). A rule `each = "slice"` fails only where the loss is that certain: a small slice proves nothing either way. A bound (`at_least`, `at_most`) is
-compared with the measured value.
+The burden of proof: a rule about the whole passes when the gain is at least what it asks with the rule's confidence
+(one-sided, paired bootstrap on the same rows). A rule `each = "slice"` fails only where the loss is that certain: a
+small slice proves nothing either way. A bound (`at_least`, `at_most`) is compared with the measured value.
 """
 
 from __future__ import annotations

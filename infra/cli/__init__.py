@@ -1,4 +1,7 @@
-"""The command line: `lakeloop`. Modules by noun; each command's work is imported when it runs, so that --help is quick."""
+"""The command line: `lakeloop`.
+
+Modules by noun; each command's work is imported when it runs, so that --help is quick.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from lakeloop.lakehouse.errors import LakeloopError
 
 
 def main() -> None:
-    """The entry point. Errors a user can cause are two lines and an exit code: 1 failed, 2 usage, 3 refused, 4 try again."""
+    """The entry point.
+
+    Errors a user can cause are two lines and an exit code: 1 failed, 2 usage, 3 refused, 4 try again.
+    """
     from lakeloop.infra.cli.app import app
 
     try:

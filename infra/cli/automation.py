@@ -35,7 +35,10 @@ def work(
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Run the functions here: ingest, build, monitor, retrain, gate, roll out. On events at once, on everything every 5 minutes."""
+    """Run the functions here: ingest, build, monitor, retrain, gate, roll out.
+
+    On events at once, on everything every 5 minutes.
+    """
     from lakeloop.functions.sweep import has_news, sweep
     from lakeloop.infra.training import LocalRay
     from lakeloop.lakehouse import applied

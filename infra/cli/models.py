@@ -52,7 +52,10 @@ def train(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Build features, search, fit, evaluate and register a version, then let the gate judge it. Resumes a run that was stopped."""
+    """Build features, search, fit, evaluate and register a version, then let the gate judge it.
+
+    Resumes a run that was stopped.
+    """
     from lakeloop.functions.build_features import build_features
     from lakeloop.functions.gate_model import gate_model
     from lakeloop.functions.roll_out import roll_out
@@ -319,7 +322,10 @@ def models_refuse(
 
 
 def models_rollback(model: ModelArgument, why: WhyOption = "", lake: LakeOption = None, env: EnvOption = None) -> None:
-    """Back to the champion before this one, which is barred until a person promotes it again. Running endpoints follow at once."""
+    """Back to the champion before this one, which is barred until a person promotes it again.
+
+    Running endpoints follow at once.
+    """
     from lakeloop.functions.roll_out import roll_out
     from lakeloop.lakehouse import endpoints, registry
 

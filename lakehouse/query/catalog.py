@@ -1,7 +1,8 @@
 """What names mean in SQL over a lake.
 
-In a project: its sources (as `rows` says), `<source>_history`, its views as built, `<model>_examples`, `predictions` and `predictions_labelled`. In the
-schema `lakeloop`: every journal, `documents` and `projects`. `"name@3"` is version 3 of a table.
+In a project: its sources (as `rows` says), `<source>_history`, its views as built, `<model>_examples`, `predictions`
+and `predictions_labelled`. In the schema `lakeloop`: every journal, `documents`. `"name@3"` is version
+3 of a table.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class LakeCatalog:
     ) -> None:
         """`from_sources`: views are computed, not read as built.
 
-        For leakage checks: `known_by` leaves out what was not known by then, of sources and of views, but not of the source `exempt`; `first_seen`
-        reads every key of a source as it came first.
+        For leakage checks: `known_by` leaves out what was not known by then, of sources and of views, but not of the
+        source `exempt`; `first_seen` reads every key of a source as it came first.
         """
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
@@ -246,10 +247,15 @@ class LakeCatalog:
 
     def _labelled(self, project: Project, prefix: str) -> Relation:
         dot = prefix and f"{quoted(project.name)}."
+        models = applied.bound(project).models
+        kinds = {name: one.columns["label"] for name, one in models.items() if "label" in one.columns}
+        label = "label" if len(set(kinds.values())) == 1 else "label::varchar as label"  # a union would make true a 1
         labels = " union all by name ".join(
-            f"select {literal(model)} as model, id::varchar as id, label, label_known_at from {dot}{quoted(f'{model}_examples')} where label is not null"
-            for model in project.models
+            f"select {literal(model)} as model, id::varchar as id, {label}, label_known_at "
+            f"from {dot}{quoted(f'{model}_examples')} where label is not null"
+            for model in kinds
         )
+        labels = labels or "select null::varchar as model, null::varchar as id, null as label, null as label_known_at"
         return Query(
             f"select p.*, l.label, l.label_known_at from {dot}predictions p left join ({labels}) l using (model, id)"
         )

@@ -1,7 +1,8 @@
 """A DuckDB connection that can see one lake and nothing else.
 
-Names in a query become relations only when the query names them: no request is made before that. The connection is locked down before the first
-statement: no file outside the lake, no extension, no setting, no Python variable can be reached through SQL.
+Names in a query become relations only when the query names them: no request is made before that. The connection is
+locked down before the first statement: no file outside the lake, no extension, no setting, no Python variable can be
+reached through SQL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A store in a folder of this machine.
 
-A put writes a temporary file and then links (`if_absent`) or renames it: both are atomic, so a reader sees whole objects only, and a process
-killed at any point leaves at most a file in `.tmp`. Power loss is not covered: nothing is flushed to the disk by force.
+A put writes a temporary file and then links (`if_absent`) or renames it: both are atomic, so a reader sees whole
+objects only, and a process killed at any point leaves at most a file in `.tmp`. Power loss is not covered: nothing is
+flushed to the disk by force.
 """
 
 from __future__ import annotations

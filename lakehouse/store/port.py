@@ -27,8 +27,8 @@ class Location:
 class Store(Protocol):
     """Objects under keys. Every adapter passes `lakehouse.testing.StoreContract`.
 
-    Errors: NotFound, AlreadyExists, Unknown (the answer to a conditional put was lost and the key is now taken), Denied,
-    Unavailable (after bounded retries).
+    Errors: NotFound, AlreadyExists, Unknown (the answer to a conditional put was lost and the key is now taken),
+    Denied, Unavailable (after bounded retries).
     """
 
     @property
@@ -43,7 +43,10 @@ class Store(Protocol):
         ...
 
     def put(self, key: str, body: bytes | BinaryIO, *, if_absent: bool = False) -> None:
-        """Write an object whole: one PUT; a reader sees the old bytes or the new. `if_absent`: AlreadyExists if the key is taken."""
+        """Write an object whole: one PUT; a reader sees the old bytes or the new.
+
+        `if_absent`: AlreadyExists if the key is taken.
+        """
         ...
 
     def list(

@@ -1,7 +1,8 @@
 """A store in an S3-compatible bucket, through boto3. The one place that knows S3's error codes.
 
-Retries are ours (tenacity), not botocore's, because a conditional put that is repeated after a lost answer can meet its own success: then the
-answer is Unknown, and the caller looks. 409 ConditionalRequestConflict means that nothing was written, so it is simply tried again.
+Retries are ours (tenacity), not botocore's, because a conditional put that is repeated after a lost answer can meet
+its own success: then the answer is Unknown, and the caller looks. 409 ConditionalRequestConflict means that nothing
+was written, so it is simply tried again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def default_retrying() -> Retrying:
 
 
 class S3Store:
-    """Objects below a prefix of a bucket. Endpoint, region and credentials come by the standard AWS variables and profiles."""
+    """Objects below a prefix of a bucket.
+
+    Endpoint, region and credentials come by the standard AWS variables and profiles.
+    """
 
     def __init__(self, bucket: str, prefix: str, *, retrying: Retrying | None = None, client: Any = None) -> None:
         self.bucket, self.prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""

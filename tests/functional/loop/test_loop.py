@@ -56,7 +56,7 @@ def test_labels_join_what_was_answered(loop: Loop) -> None:
 
 
 def test_a_caller_may_send_features_and_leave_out_the_moment(loop: Loop) -> None:
-    row = dict(loop.story.calm.requests[-1])
+    row = dict(loop.story.calm.requests[-1]) | {"as_of": loop.story.shifted.known.isoformat()}
     given = loop.post({"id": "own-values", "rows": [row | {"id": "own"} | loop.story.own]})["rows"][0]
     looked_up = loop.post({"id": "looked-up", "rows": [row | {"id": "looked-up"}]})["rows"][0]
     assert given["prediction"] != looked_up["prediction"]
