@@ -11,7 +11,7 @@ __all__ = ["connect"]
 
 
 def connect(lake: str | None = None) -> Lake:
-    """The lake at a folder or `s3://bucket/prefix`; a name is an environment of the project that this folder belongs to.
+    """The lake at a folder or `s3://bucket/prefix`; a name is an environment of the project here.
 
     Default: LAKELOOP_LAKE, the project's first environment, ./.lake. Ask it with `.sql("select …")`.
     """

@@ -184,7 +184,8 @@ def online_rows(session: Session, view: FeatureView, rows: pa.Table, start_us: i
         partition = f"partition by {', '.join(entity)} " if entity else ""
         lines = timeline(view, "_built", plain_columns(view, rows.column_names))
         return session.run(
-            f"select * from ({lines}) qualify coalesce(lead(_from) over ({partition}order by _from) > {start_us}, true) order by {order}"
+            f"select * from ({lines}) "
+            f"qualify coalesce(lead(_from) over ({partition}order by _from) > {start_us}, true) order by {order}"
         )
     reach = start_us - max(microseconds(length) for length in view.windows.over.values()) - microseconds(view.refresh)
     session.keep("_recent", f"select * from _built where epoch_us({quoted(view.event_time)}::timestamptz) > {reach}")

@@ -22,7 +22,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, quoted
+from lakeloop.lakehouse.query.session import Session, quoted, timestamp
 from lakeloop.lakehouse.query.statements import parse
 
 MOMENTS = 4
@@ -114,7 +114,7 @@ def _moments(lake: Lake, project: Project, model: Model) -> list[datetime]:
 
 def _both(lake: Lake, project: Project, model: Model, moment: datetime) -> tuple[pa.Table, pa.Table]:
     """The newest examples up to a moment, with their inputs, from everything and from what was known."""
-    span = f"as_of > timestamptz {literal((moment - SPAN).isoformat())} and as_of <= timestamptz {literal(moment.isoformat())}"
+    span = f"as_of > {timestamp(moment - SPAN)} and as_of <= {timestamp(moment)}"
     newest = f"{span} qualify row_number() over (order by as_of desc, id) <= {ROWS}"
     with Session(lake.store.location(), LakeCatalog(lake, project, from_sources=True)) as session:
         keep_examples(session, model, where=newest)

@@ -29,7 +29,7 @@ from lakeloop.lakehouse.monitoring import (
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal
+from lakeloop.lakehouse.query.session import Session, literal, timestamp
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.statistics.drift import psi, psi_pvalue
 from lakeloop.lakehouse.statistics.metrics import metric_of
@@ -199,8 +199,9 @@ def _known(
 ) -> bool:
     """Whether this window was judged on as many rows already."""
     seen = session.run(
-        f"select count(*) as n from lakeloop.monitor_results where {_this(project, model, monitor)} and version = {window.version} "
-        f"and subject = '' and window_end = timestamptz {literal(window.end.isoformat())} and rows >= {first['rows']}"
+        f"select count(*) as n from lakeloop.monitor_results where {_this(project, model, monitor)} "
+        f"and version = {window.version} and subject = '' "
+        f"and window_end = {timestamp(window.end)} and rows >= {first['rows']}"
     )
     return bool(seen.column("n")[0].as_py())
 
@@ -253,8 +254,9 @@ def _bad_in_a_row(session: Session, project: Project, model: Model, monitor: Mon
     if monitor.for_ == 1:
         return 0
     before = session.run(
-        f"select window_end, arg_max(breached, logged_at) as bad from lakeloop.monitor_results where {_this(project, model, monitor)} and version = {window.version} "
-        f"and subject = '' and window_end < timestamptz {literal(window.end.isoformat())} group by 1 order by 1 desc limit {monitor.for_}"
+        "select window_end, arg_max(breached, logged_at) as bad from lakeloop.monitor_results "
+        f"where {_this(project, model, monitor)} and version = {window.version} and subject = '' "
+        f"and window_end < {timestamp(window.end)} group by 1 order by 1 desc limit {monitor.for_}"
     ).to_pylist()
     count, expected = 0, window.end - monitor.every
     for row in before:
@@ -294,7 +296,11 @@ def _message(monitor: Monitor, window: Window, results: list[dict[str, Any]]) ->
     first, days = results[0], f"{window.start:%d %b} to {window.end:%d %b}"
     if monitor.watch == "performance":
         side = "beyond" if first["breached"] else "within"
-        return f"{monitor.metric} {first['value']:.3f} [{first['low']:.3f}, {first['high']:.3f}] on {first['rows']} labelled predictions, {days}: {side} {first['bound']:.3f}"
+        return (
+            f"{monitor.metric} {first['value']:.3f} [{first['low']:.3f}, {first['high']:.3f}] "
+            f"on {first['rows']} labelled predictions, {days}: {side} {first['bound']:.3f}"
+        )
     bad = [one for one in results[1:] if one["breached"]]
     worst = ", ".join(f"{one['subject']} {one['value']:.2f}" for one in bad[:4])
-    return f"{len(bad)} of {len(results) - 1} columns drifted (psi > {results[-1]['bound']:g}){': ' + worst if worst else ''}, {days}"
+    named = f": {worst}" if worst else ""
+    return f"{len(bad)} of {len(results) - 1} columns drifted (psi > {results[-1]['bound']:g}){named}, {days}"

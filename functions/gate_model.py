@@ -71,7 +71,7 @@ def gate_model(lake: Lake, project: Project) -> list[Verdict]:
 def judge_version(
     lake: Lake, definition: Model, project: str, version: Revision, champion: int | None
 ) -> list[Finding]:
-    """Every rule of the gate on the test rows of a version's run, against a champion (None: against the baseline only)."""
+    """Every rule of the gate on the test rows of a version's run, against a champion (None: only the baseline)."""
     rows = test_rows(lake, version.body)
     ours = _scorer(lake, version.body)
     y, scored = np.nan_to_num(encode_labels(rows, ours.signature), nan=-1.0), predictions_of(rows)
@@ -101,7 +101,10 @@ def test_rows(lake: Lake, body: Mapping[str, Any]) -> pa.Table:
 def promote(
     lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
 ) -> None:
-    """Make a version the champion everywhere: the endpoint's document first, which decides, then the statuses that follow from it."""
+    """Make a version the champion everywhere.
+
+    The endpoint's document comes first, which decides, then the statuses that follow from it.
+    """
     endpoints.promote(lake, project, model, version, expected=expected, why=why, by_hand=by_hand)
     registry.set_status(lake, project, model, version, "champion", why)
     if expected is not None and expected != version:

@@ -18,7 +18,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal
+from lakeloop.lakehouse.query.session import Session, literal, timestamp
 
 Launcher: TypeAlias = Callable[[str], None]
 """Starts the run of this id, or makes sure that it runs: in this process, on Ray, as a job of a cluster."""
@@ -85,8 +85,8 @@ def _new_rows(session: Session, model: Model, last: datetime | None, as_of: date
         return None
     count = (
         session.run(
-            f"select count(*) as n from {model.name}_examples where label is not null and label_known_at::timestamptz > timestamptz {literal(last.isoformat())} "
-            f"and label_known_at::timestamptz <= timestamptz {literal(as_of.isoformat())}"
+            f"select count(*) as n from {model.name}_examples where label is not null "
+            f"and label_known_at::timestamptz > {timestamp(last)} and label_known_at::timestamptz <= {timestamp(as_of)}"
         )
         .column("n")[0]
         .as_py()

@@ -1,4 +1,4 @@
-"""Applied projects: a project's texts as a document, so that any process reads the same definition that a person applied."""
+"""Applied projects: a project's texts as a document, so that any process reads what a person applied."""
 
 from __future__ import annotations
 

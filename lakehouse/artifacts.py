@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,8 @@ class Artifacts:
         """Keep bytes; the same bytes again for the same owner are one object."""
         sha256 = hashlib.sha256(data).hexdigest()
         key = keys.artifact(owner_kind, owner_id, sha256)
-        try:
+        with suppress(AlreadyExists, Unknown):  # the key is the hash of the bytes
             self._store.put(key, data, if_absent=True)
-        except (AlreadyExists, Unknown):
-            pass  # the key is the hash of the bytes
         return Artifact(key, sha256, len(data), name)
 
     def get(self, key: str, sha256: str) -> bytes:

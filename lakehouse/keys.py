@@ -19,7 +19,10 @@ QUARANTINED_SEGMENTS = "quarantine/inbox/"
 
 
 def check_key(key: str) -> str:
-    """The key itself, or Invalid: relative, no empty, `.` or `..` part, no control characters, at most 1,024 bytes (S3's limit)."""
+    """The key itself, or Invalid.
+
+    Relative, no empty, `.` or `..` part, no control characters, at most 1,024 bytes (S3's limit).
+    """
     parts = key.split("/")
     if not key or any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 or c == "\\" for c in key):
         raise Invalid(f"{key!r} cannot be a key of a lake", todo="use relative paths without '..', empty parts or '\\'")

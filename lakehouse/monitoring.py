@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lakeloop.lakehouse.query.session import Session, literal, quoted
+from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
 from lakeloop.lakehouse.scoring.signature import CategoryProfile, Input, NumberProfile, Profile
 
 Counts = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ class Window:
         """SQL: the condition for rows of the window."""
         return (
             f"model = {literal(self.model)} and version = {self.version} "
-            f"and as_of >= timestamptz {literal(self.start.isoformat())} and as_of < timestamptz {literal(self.end.isoformat())}"
+            f"and as_of >= {timestamp(self.start)} and as_of < {timestamp(self.end)}"
         )
 
 
@@ -45,10 +45,13 @@ def keep_window(session: Session, window: Window, name: str = "_window") -> int:
 
 
 def labelled_scores(session: Session, window: Window, known_by: datetime) -> pa.Table:
-    """prediction, scores?, decision, label, as_of: the window's predictions whose label was known by then, the last per example."""
+    """The window's predictions whose label was known by then, the last per example.
+
+    With prediction, scores?, decision, label, as_of.
+    """
     return session.run(
         f"select * from predictions_labelled where {window.where()} and label is not null "
-        f"and label_known_at::timestamptz <= timestamptz {literal(known_by.isoformat())} "
+        f"and label_known_at::timestamptz <= {timestamp(known_by)} "
         "qualify row_number() over (partition by id order by as_of desc, logged_at desc) = 1 order by as_of, id"
     )
 

@@ -1,4 +1,4 @@
-"""Proves that a store keeps the promises everything rests on, with a handful of requests, before a lake is made in it."""
+"""Proves that a store keeps the promises everything rests on, with a few requests, before a lake is made in it."""
 
 from __future__ import annotations
 

@@ -145,4 +145,5 @@ def _bounded(rule: Rule, value: float, name: str, rows: int) -> Finding:
 def _numbers(finding: Finding) -> str:
     if finding.theirs is None:
         return f"{finding.ours:.4g}"
-    return f"{finding.ours:.4f} against {finding.theirs:.4f}, gain {finding.gain:+.4f} [{finding.low:+.4f}, {finding.high:+.4f}]"
+    gain = f"gain {finding.gain:+.4f} [{finding.low:+.4f}, {finding.high:+.4f}]"
+    return f"{finding.ours:.4f} against {finding.theirs:.4f}, {gain}"

@@ -17,7 +17,7 @@ from lakeloop.functions.report import words
 from lakeloop.functions.report.data import Distribution, PerformancePoint, Traffic
 from lakeloop.functions.report.scope import Scope, named, utc
 from lakeloop.lakehouse import registry
-from lakeloop.lakehouse.query.session import literal
+from lakeloop.lakehouse.query.session import literal, timestamp
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.statistics import CalibrationBin, Interval, bootstrap, calibration_bins
 
@@ -51,7 +51,7 @@ def keep_answers(scope: Scope) -> None:
     """Every answer of the time that the page looks back on, with its label if it is known by now: read once."""
     there = scope.session.run("select * from predictions limit 0").column_names
     scores = "scores" if "scores" in there else "null::DOUBLE[] as scores"
-    now, since = (f"timestamptz {literal(at.isoformat())}" for at in (scope.as_of, scope.as_of - LOOK_BACK))
+    now, since = (timestamp(at) for at in (scope.as_of, scope.as_of - LOOK_BACK))
     scope.session.keep(
         ANSWERS,
         f"select prediction_id, id, version, as_of, logged_at, prediction, {scores}, "

@@ -15,7 +15,7 @@ from lakeloop.functions.report.data import Alert, EndpointChange, Mark
 from lakeloop.functions.report.scope import Scope, named, utc
 from lakeloop.lakehouse import endpoints
 from lakeloop.lakehouse.documents import Revision
-from lakeloop.lakehouse.query.session import literal
+from lakeloop.lakehouse.query.session import timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,7 @@ def _placed(scope: Scope, revisions: Sequence[Revision]) -> list[datetime]:
     """When each took effect: at the first prediction of the wanted version afterwards, else when it was decided."""
     if not revisions:
         return []
-    listed = ", ".join(
-        f"({i}, {_version(one)}, timestamptz {literal(one.at.isoformat())})" for i, one in enumerate(revisions)
-    )
+    listed = ", ".join(f"({i}, {_version(one)}, {timestamp(one.at)})" for i, one in enumerate(revisions))
     first = scope.rows(
         f"select i, min(as_of) as at from (values {listed}) w(i, version, since) "
         f"left join {ANSWERS} a on a.version = w.version and a.logged_at >= w.since group by i order by i"

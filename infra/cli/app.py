@@ -10,7 +10,8 @@ from lakeloop.infra.cli import automation, data, feedback, lakes, models, projec
 
 app = typer.Typer(
     name="lakeloop",
-    help="The whole MLOps loop on a bucket: data, features, training, registry, serving, monitoring, retraining. No server, no database.",
+    help="The whole MLOps loop on a bucket: data, features, training, registry, serving, monitoring, retraining. "
+    "No server, no database.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -109,7 +109,9 @@ def sources_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOp
     last = {
         row["source"]: row
         for row in place.lake.sql(
-            f"select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined from lakeloop.ingestions where project = '{project.name}' group by 1"
+            "select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined "
+            "from lakeloop.ingestions where project = ? group by 1",
+            [project.name],
         ).to_pylist()
     }
     rows = [
@@ -147,7 +149,10 @@ def sources_show(name: str, lake: LakeOption = None, env: EnvOption = None, as_j
 def quarantine_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
     """Reasons and how often, by source."""
     place = find_place(lake, env)
-    sql = "select source, regexp_extract(reason, '^[^:]*') as rule, count(*) as rows, any_value(reason) as example, max(logged_at) as last from lakeloop.quarantine group by 1, 2 order by 1, 3 desc"
+    sql = (
+        "select source, regexp_extract(reason, '^[^:]*') as rule, count(*) as rows, any_value(reason) as example, "
+        "max(logged_at) as last from lakeloop.quarantine group by 1, 2 order by 1, 3 desc"
+    )
     show(place.lake.sql(sql).to_pylist(), as_json=as_json, empty="no row is in quarantine")
 
 
@@ -157,7 +162,8 @@ def quarantine_show(
     """The rows themselves, newest first."""
     place = find_place(lake, env)
     answer = place.lake.sql(
-        "select file, line, reason, row from lakeloop.quarantine where source = ? order by logged_at desc, file, line limit ?",
+        "select file, line, reason, row from lakeloop.quarantine where source = ? "
+        "order by logged_at desc, file, line limit ?",
         [source, limit],
     )
     show(answer.to_pylist(), as_json=as_json, empty=f"no row of {source} is in quarantine")

@@ -33,7 +33,8 @@ def monitors_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonO
     newest = {
         (row["model"], row["monitor"]): row
         for row in place.lake.sql(
-            "select * from lakeloop.monitor_results where project = ? and subject = '' qualify row_number() over (partition by model, monitor order by window_end desc, logged_at desc) = 1",
+            "select * from lakeloop.monitor_results where project = ? and subject = '' "
+            "qualify row_number() over (partition by model, monitor order by window_end desc, logged_at desc) = 1",
             [project.name],
         ).to_pylist()
     }
@@ -96,7 +97,10 @@ def alerts_list(
     """Alerts that are open."""
     place = find_place(lake, env)
     project = place.applied()
-    sql = "select alert, model, monitor, status, severity, window_end, message from lakeloop.alerts where project = ? and (? or status = 'open') order by window_end desc, alert"
+    sql = (
+        "select alert, model, monitor, status, severity, window_end, message from lakeloop.alerts "
+        "where project = ? and (? or status = 'open') order by window_end desc, alert"
+    )
     show(place.lake.sql(sql, [project.name, all_]).to_pylist(), as_json=as_json, empty="no alert is open")
 
 

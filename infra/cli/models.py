@@ -117,11 +117,18 @@ def runs_list(
     """Every run, newest first, with its result and the gate's verdict."""
     place = find_place(lake, env)
     rows = place.lake.sql(
-        """select r.run, r.model, r.status, r.version, m.metric, m.value, m.low, m.high, v.verdict, r.trigger, r.as_of, r.seconds, r.first_logged_at as started
+        """select r.run, r.model, r.status, r.version, m.metric, m.value, m.low, m.high, v.verdict, r.trigger, r.as_of,
+                  r.seconds, r.first_logged_at as started
            from lakeloop.runs r
-           left join (select run, arg_max(verdict, logged_at) as verdict from lakeloop.verdicts group by run) v using (run)
-           left join (select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = ''
-                      qualify row_number() over (partition by run order by metric in ('roc_auc', 'accuracy', 'rmse') desc, metric) = 1) m using (run)
+           left join (
+             select run, arg_max(verdict, logged_at) as verdict from lakeloop.verdicts group by run
+           ) v using (run)
+           left join (
+             select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = ''
+             qualify row_number() over (
+               partition by run order by metric in ('roc_auc', 'accuracy', 'rmse') desc, metric
+             ) = 1
+           ) m using (run)
            where ? = '' or r.model = ? order by started desc""",
         [model or "", model or ""],
     ).to_pylist()
@@ -148,7 +155,8 @@ def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json:
         "select task, status, seconds, error from lakeloop.tasks where run = ? order by started", [run]
     ).to_pylist()
     trials = place.lake.sql(
-        "select trial, arg_max(status, logged_at) as status, max_by(value, seq) as value, max(seconds) as seconds, any_value(params) as params from lakeloop.trials where run = ? group by trial order by trial",
+        "select trial, arg_max(status, logged_at) as status, max_by(value, seq) as value, max(seconds) as seconds, "
+        "any_value(params) as params from lakeloop.trials where run = ? group by trial order by trial",
         [run],
     ).to_pylist()
     if as_json:
@@ -227,7 +235,8 @@ def models_show(
     project = place.applied()
     body = registry.version(place.lake, project.name, model, _version(place, project, model, version)).body
     verdicts = place.lake.sql(
-        "select rule, slice, ours, theirs, gain, low, high, needed, passed, verdict from lakeloop.verdicts where project = ? and model = ? and version = ? order by passed, slice",
+        "select rule, slice, ours, theirs, gain, low, high, needed, passed, verdict from lakeloop.verdicts "
+        "where project = ? and model = ? and version = ? order by passed, slice",
         [project.name, model, body["version"]],
     ).to_pylist()
     if as_json:
@@ -338,7 +347,8 @@ def models_rollback(model: ModelArgument, why: WhyOption = "", lake: LakeOption 
     registry.set_status(place.lake, project.name, model, before, "champion", reason)
     roll_out(place.lake, project)
     say(
-        f"{model}: version {now} is barred, version {before} is the champion again\nnext: lakeloop models history {model}"
+        f"{model}: version {now} is barred, version {before} is the champion again\n"
+        f"next: lakeloop models history {model}"
     )
 
 
@@ -357,7 +367,8 @@ def models_lineage(
     number = _version(place, project, model, version)
     body = registry.version(place.lake, project.name, model, number).body
     used = place.lake.sql(
-        "select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions where project = ? and model = ? and version = ?",
+        "select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions "
+        "where project = ? and model = ? and version = ?",
         [project.name, model, number],
     ).to_pylist()[0]
     facts(

@@ -16,7 +16,7 @@ PANEL = "Project"
 
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(check)
-    app.command(rich_help_panel=PANEL)(test)
+    app.command("test", rich_help_panel=PANEL)(run_tests)
     app.command(rich_help_panel=PANEL)(plan)
     app.command(rich_help_panel=PANEL)(apply)
 
@@ -50,7 +50,8 @@ def check(
         found += len(checked.leaks)
         if not checked.leaks:
             say(
-                f"{model}: no input knows the future ({checked.rows} predictions at {checked.moments} moments, recomputed from what was known)",
+                f"{model}: no input knows the future ({checked.rows} predictions at {checked.moments} moments, "
+                "recomputed from what was known)",
                 quiet=quiet,
             )
     if found:
@@ -61,7 +62,7 @@ def check(
         )
 
 
-def test(
+def run_tests(
     lake: LakeOption = None,
     env: EnvOption = None,
     select: Annotated[str, typer.Option("-k", help="Only tests whose name contains this")] = "",
@@ -140,7 +141,8 @@ def apply(
         )
     elif changed:
         say(
-            f"applied {definition.name} ({_counts(place)}) as revision {revision.number}\nnext: lakeloop ingest SOURCE FILE",
+            f"applied {definition.name} ({_counts(place)}) as revision {revision.number}\n"
+            "next: lakeloop ingest SOURCE FILE",
             quiet=quiet,
         )
     else:

@@ -201,8 +201,8 @@ def predictions_list(
     place = find_place(lake, env)
     project = place.applied()
     sql = (
-        "select prediction_id, as_of, version, prediction, decision, label, label_known_at, latency_ms from predictions_labelled "
-        "where project = ? and model = ? order by as_of desc, prediction_id limit ?"
+        "select prediction_id, as_of, version, prediction, decision, label, label_known_at, latency_ms "
+        "from predictions_labelled where project = ? and model = ? order by as_of desc, prediction_id limit ?"
     )
     show(
         place.lake.sql(sql, [project.name, model, limit], project=project.name).to_pylist(),
@@ -223,7 +223,8 @@ def predictions_show(
     place = find_place(lake, env)
     project = place.applied()
     found = place.lake.sql(
-        "select * from predictions_labelled where prediction_id = ? or id = ? order by as_of desc, logged_at desc limit 1",
+        "select * from predictions_labelled where prediction_id = ? or id = ? "
+        "order by as_of desc, logged_at desc limit 1",
         [prediction, prediction],
         project=project.name,
     ).to_pylist()

@@ -18,26 +18,30 @@ import pyarrow as pa
 from pyarrow import csv
 
 from lakeloop.lakehouse.errors import NotFound
-from lakeloop.lakehouse.query.session import Session, literal
+from lakeloop.lakehouse.query.session import Session, timestamp
 
 NULLS = ["", "NA"]
 STATES = """
 with timed as (
   select f.*, f.time_hour + to_minutes(f.minute) as sched,
-         make_timestamptz(f.year, f.month, f.day, (f.sched_arr_time // 100) % 24, f.sched_arr_time % 100, 0.0, coalesce(a.tzone, 'America/Puerto_Rico')) as due
+         make_timestamptz(
+           f.year, f.month, f.day, (f.sched_arr_time // 100) % 24, f.sched_arr_time % 100, 0.0,
+           coalesce(a.tzone, 'America/Puerto_Rico')
+         ) as due
   from raw_flights f left join raw_airports a on a.faa = f.dest
 )
 select * exclude (due), sched + to_minutes(dep_delay) as left_at,
-       case when due < sched then due + interval 1 day else due end + to_minutes(arr_delay) + interval 10 minutes as landed_known
+       case when due < sched then due + interval 1 day else due end
+         + to_minutes(arr_delay) + interval 10 minutes as landed_known
 from timed"""
 COLUMNS = (
-    "year, month, day, {dep}dep_time, sched_dep_time, {dep}dep_delay, {arr}arr_time, sched_arr_time, {arr}arr_delay, carrier, flight, tailnum, origin, dest, "
-    "{arr}air_time, distance, hour, minute, time_hour"
+    "year, month, day, {dep}dep_time, sched_dep_time, {dep}dep_delay, {arr}arr_time, sched_arr_time, {arr}arr_delay, "
+    "carrier, flight, tailnum, origin, dest, {arr}air_time, distance, hour, minute, time_hour"
 )
 REQUESTS = """
 with flights as (
-  select concat_ws('-', carrier, flight, origin, strftime(time_hour, '%Y%m%dT%H')) as id, sched - interval 2 hours as as_of,
-         carrier, origin, dest, distance, sched as sched_dep
+  select concat_ws('-', carrier, flight, origin, strftime(time_hour, '%Y%m%dT%H')) as id,
+         sched - interval 2 hours as as_of, carrier, origin, dest, distance, sched as sched_dep
   from states where sched - interval 2 hours >= {start} and sched - interval 2 hours < {end}
 )
 select f.*, w.visib, w.wind_speed
@@ -81,15 +85,20 @@ class World:
     def flights(self, start: datetime, end: datetime) -> bytes:
         """A dump as CSV: flights scheduled in [start, end), and earlier ones that changed in it, as known at `end`."""
         columns = COLUMNS.format(
-            dep=f"case when left_at <= {_at(end)} then ", arr=f"case when landed_known <= {_at(end)} then "
+            dep=f"case when left_at <= {timestamp(end)} then ",
+            arr=f"case when landed_known <= {timestamp(end)} then ",
         )
         for name in ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"):
             columns = columns.replace(f"then {name},", f"then {name} end as {name},")
-        changed = f"(sched < {_at(start)} and ((left_at > {_at(start)} and left_at <= {_at(end)}) or (landed_known > {_at(start)} and landed_known <= {_at(end)})))"
-        scheduled = f"(sched >= {_at(start)} and sched < {_at(end)})"
+        since, until = timestamp(start), timestamp(end)
+        left = f"left_at > {since} and left_at <= {until}"
+        landed = f"landed_known > {since} and landed_known <= {until}"
+        changed = f"(sched < {since} and (({left}) or ({landed})))"
+        scheduled = f"(sched >= {since} and sched < {until})"
         return _write(
             self._session.run(
-                f"select {columns} from states where {scheduled} or {changed} order by time_hour, carrier, flight, origin"
+                f"select {columns} from states where {scheduled} or {changed} "
+                "order by time_hour, carrier, flight, origin"
             )
         )
 
@@ -98,22 +107,22 @@ class World:
         published = "time_hour + interval 15 minutes"
         return _write(
             self._session.run(
-                f"select * from raw_weather where {published} >= {_at(start)} and {published} < {_at(end)} order by time_hour, origin"
+                f"select * from raw_weather where {published} >= {timestamp(start)} and {published} < {timestamp(end)} "
+                "order by time_hour, origin"
             )
         )
 
     def requests(self, start: datetime, end: datetime) -> pa.Table:
-        """What a caller asks in [start, end), two hours before each departure: id, as_of, the caller's columns, and the tower's visib and wind_speed."""
-        return self._session.run(REQUESTS.format(start=_at(start), end=_at(end)))
+        """What a caller asks in [start, end), two hours before each departure.
+
+        id, as_of, the caller's columns, and the tower's visib and wind_speed.
+        """
+        return self._session.run(REQUESTS.format(start=timestamp(start), end=timestamp(end)))
 
 
 def day(month: int, number: int = 1) -> datetime:
     """A day of 2013, at midnight UTC."""
     return datetime(2013, month, number, tzinfo=UTC)
-
-
-def _at(moment: datetime) -> str:
-    return f"timestamptz {literal(moment.isoformat())}"
 
 
 def _read(data: bytes) -> pa.Table:

@@ -98,7 +98,8 @@ class Demo:
         )
         if changed:
             self._say(
-                f"applied {PROJECT}: {len(self.project.sources)} sources, {len(self.project.views)} views, {len(self.project.models)} models"
+                f"applied {PROJECT}: {len(self.project.sources)} sources, {len(self.project.views)} views, "
+                f"{len(self.project.models)} models"
             )
 
     def _arrive(self, world: World, name: str, start: datetime, end: datetime, *, quiet: bool = False) -> None:
@@ -159,7 +160,10 @@ class Demo:
         return serving
 
     def _replay(self, world: World, serving: Serving) -> None:
-        """July, day by day: what became known is ingested and built, the day's flights are asked, and the loop looks at the day before."""
+        """July, day by day.
+
+        What became known is ingested and built, the day's flights are asked, and the loop looks at the day before.
+        """
         bar = self._progress.add_task("July, day by day", total=(END - REPLAY).days, note="")
         today = REPLAY
         while today < END:
@@ -169,11 +173,9 @@ class Demo:
             rows = self._not_asked(request_rows(world.requests(today, today + DAY)), today)
             with self.stage("July: ask, log, monitor, retrain"):
                 self._day(serving, rows, today)
-            self._progress.update(
-                bar,
-                advance=1,
-                note=f"{today:%d %b}: {self.answered:,} answered, version {endpoints.champion(self.lake, PROJECT, MODEL)}",
-            )
+            champion = endpoints.champion(self.lake, PROJECT, MODEL)
+            note = f"{today:%d %b}: {self.answered:,} answered, version {champion}"
+            self._progress.update(bar, advance=1, note=note)
             today += DAY
         with self.stage("July: ask, log, monitor, retrain"):
             self._sweep(self._launch, END)
@@ -187,7 +189,8 @@ class Demo:
         if after != before:
             self._wait_until_loaded(serving)
             self._say(
-                f"{today:%d %b}: version {after} answers; {traffic.answered:,} requests were answered while it was trained and rolled out, {len(traffic.failures)} dropped"
+                f"{today:%d %b}: version {after} answers; {traffic.answered:,} requests were answered "
+                f"while it was trained and rolled out, {len(traffic.failures)} dropped"
             )
         traffic.fast()
         traffic.finish()
@@ -212,7 +215,7 @@ class Demo:
             self._say(f"the run failed: {error}")
 
     def _not_asked(self, rows: list[dict[str, Any]], today: datetime) -> list[dict[str, Any]]:
-        """The requests of a day that are not answered yet, which a demo that was killed in the middle of it goes on with."""
+        """The requests of a day that are not answered yet: a demo that was killed in the middle goes on with them."""
         answered = self.lake.sql(
             "select distinct id from lakeloop.predictions where project = ? and model = ? and as_of >= ? and as_of < ?",
             [PROJECT, MODEL, today, today + DAY],

@@ -16,6 +16,14 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.statistics.resampling import bootstrap
 
+QUESTIONS = (
+    "select carrier, count(*) n, avg(label::int) late, avg(prediction) predicted "
+    "from predictions_labelled group by carrier order by n desc",
+    "select version, metric, slice, value, low, high from metrics "
+    "where subject = 'model' and slice like 'origin%' and metric = 'roc_auc'",
+    "select source, reason, row from quarantine",
+)
+
 
 def show(lake: Lake, project: Project) -> None:
     """Versions with their AUCs, drift, the log, and seconds by stage."""
@@ -32,10 +40,9 @@ def questions(url: str) -> str:
     return "\n".join(
         (
             "\nthree questions to try:",
-            f'  lakeloop query {lake}"select carrier, count(*) n, avg(label::int) late, avg(prediction) predicted from predictions_labelled group by carrier order by n desc"',
-            f"  lakeloop query {lake}\"select version, metric, slice, value, low, high from metrics where subject = 'model' and slice like 'origin%' and metric = 'roc_auc'\"",
-            f'  lakeloop query {lake}"select source, reason, row from quarantine"',
-            "and: lakeloop status | runs list | models history late_arrival | models rollback late_arrival | predictions list late_arrival | predictions show ID",
+            *(f'  lakeloop query {lake}"{sql}"' for sql in QUESTIONS),
+            f"and: lakeloop status | runs list | models history {MODEL} | models rollback {MODEL} | "
+            f"predictions list {MODEL} | predictions show ID",
         )
     )
 
@@ -82,7 +89,8 @@ def _versions(lake: Lake, project: Project) -> Table:
 def realized(lake: Lake, project: Project, model: str, version: int) -> str:
     """The search's metric of a version on all of its labelled predictions."""
     rows = lake.sql(
-        "select * from predictions_labelled where model = ? and version = ? and label is not null qualify row_number() over (partition by id order by as_of desc, logged_at desc) = 1",
+        "select * from predictions_labelled where model = ? and version = ? and label is not null "
+        "qualify row_number() over (partition by id order by as_of desc, logged_at desc) = 1",
         [model, version],
         project=project.name,
     )
@@ -116,7 +124,8 @@ def _facts(lake: Lake) -> dict[str, str]:
     stages = "\n".join(f"{seconds:6.1f} s  {name}" for name, seconds in body["seconds"].items())
     return {
         "runs": f"{runs['n']} ({runs['f']} finished), {trials} trials",
-        "requests": f"{body['answered']:,} answered, {len(body['failures'])} dropped; {logged['d']:,} predictions logged, {logged['n'] - logged['d']} of them twice",
+        "requests": f"{body['answered']:,} answered, {len(body['failures'])} dropped; "
+        f"{logged['d']:,} predictions logged, {logged['n'] - logged['d']} of them twice",
         "drifted columns": f"{len(drifted)} in the last week (psi > 0.2): {worst}" if drifted else "none",
         "quarantine": f"{quarantined} rows",
         "seconds": stages,

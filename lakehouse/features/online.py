@@ -12,6 +12,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,7 +71,8 @@ class Lookup:
         if moment < self.header.start_us:
             since = EPOCH + timedelta(microseconds=self.header.start_us)
             raise Invalid(
-                f"as_of {as_of:%Y-%m-%d %H:%M}Z is before what is kept online of {self.header.view} (since {since:%Y-%m-%d %H:%M}Z)",
+                f"as_of {as_of:%Y-%m-%d %H:%M}Z is before what is kept online of {self.header.view} "
+                f"(since {since:%Y-%m-%d %H:%M}Z)",
                 todo="ask for a later moment, or use offline features",
             )
         begin, end = self._lines.get(key, (0, 0))
@@ -96,10 +98,8 @@ def publish_snapshot(lake: Lake, header: Header, rows: pa.Table) -> dict[str, st
     data = sink.getvalue().to_pybytes()
     sha256 = hashlib.sha256(data).hexdigest()
     key = keys.online(header.project, header.view, header.version, sha256)
-    try:
+    with suppress(AlreadyExists, Unknown):  # the key is the hash of the bytes
         lake.store.put(key, data, if_absent=True)
-    except (AlreadyExists, Unknown):
-        pass  # the key is the hash of the bytes
     return {"version": header.version, "key": key, "sha256": sha256}
 
 

@@ -66,7 +66,10 @@ from (
   select distinct on ({entity}_from) {entity}_from, best
   from (
     select {entity}_from, max(best) over ({partition}order by _from) as best
-    from (select {entity}{visible(view)} as _from, struct_pack({best}) as best from {rows} where {quoted(view.event_time)} is not null)
+    from (
+      select {entity}{visible(view)} as _from, struct_pack({best}) as best
+      from {rows} where {quoted(view.event_time)} is not null
+    )
   )
 )"""
 
@@ -93,7 +96,9 @@ def window_join(view: FeatureView, rows: str, spine: str) -> str:
         [f"{_floor('s._t', view)} = c._t", *(f"s.{quoted(n)} is not distinct from c.{quoted(n)}" for n in view.entity)]
     )
     names = _columns(f"c.{quoted(name)}" for name in window_columns(view))
-    return f"with points as ({points}), computed as ({compute}) select s._row, c._event{names} from {spine} s join computed c on {on}"
+    return f"""
+with points as ({points}), computed as ({compute})
+select s._row, c._event{names} from {spine} s join computed c on {on}"""
 
 
 def window_columns(view: FeatureView) -> list[str]:
@@ -103,12 +108,16 @@ def window_columns(view: FeatureView) -> list[str]:
 
 
 def change_points(view: FeatureView, rows: str, start_us: int) -> str:
-    """SQL: entity columns and `_t`: the moments from `start_us` on at which a windowed view's values may change, `start_us` among them."""
+    """SQL: entity columns and `_t`: the moments at which a windowed view's values may change.
+
+    From `start_us` on, `start_us` among them.
+    """
     windows = _windows(view)
     event = f"epoch_us({quoted(view.event_time)}::timestamptz)"
     moments = [known(view), *(f"{event} + {microseconds(length)}" for length in windows.over.values())]
     union = " union ".join(f"select {_comma(view.entity)}{_ceil(moment, view)} as _t from {rows}" for moment in moments)
-    return f"select distinct {_comma(view.entity)}greatest(_t, {start_us - start_us % microseconds(view.refresh)}) as _t from ({union})"
+    start = start_us - start_us % microseconds(view.refresh)
+    return f"select distinct {_comma(view.entity)}greatest(_t, {start}) as _t from ({union})"
 
 
 def empty_window_row(view: FeatureView) -> dict[str, int | None]:
@@ -147,7 +156,8 @@ def _by_frames(view: FeatureView, windows: Windows, rows: str) -> str:
 select * from (
   select {entity}_t, _point, max(_e) over ({partition}order by _t) as _event{_columns(columns)}
   from (
-    select {entity}{event} + {lag} as _t, false as _point, {event} as _e{values} from {rows} where {quoted(view.event_time)} is not null
+    select {entity}{event} + {lag} as _t, false as _point, {event} as _e{values}
+    from {rows} where {quoted(view.event_time)} is not null
     union all by name
     select {entity}_t, true as _point from points
   )

@@ -1,4 +1,7 @@
-"""The training set: labelled examples with the features that were visible at each one's `as_of`, from pinned versions of tables."""
+"""The training set: labelled examples with the features that were visible at each one's `as_of`.
+
+What is read are pinned versions of tables.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, quoted
+from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
 
 EXAMPLES = "_examples"
 RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
@@ -61,7 +64,10 @@ def keep_examples(
 
     Of `labelled_by`, those whose label (or the lack of one) was known.
     """
-    sql = f"select * replace (id::VARCHAR as id, as_of::timestamptz as as_of) from (\n{model.examples_sql}\n) where as_of is not null and {where}"
+    sql = (
+        "select * replace (id::VARCHAR as id, as_of::timestamptz as as_of) "
+        f"from (\n{model.examples_sql}\n) where as_of is not null and {where}"
+    )
     if model.examples.where:
         sql = f"select * from ({sql}) where {model.examples.where}"
     if model.examples.sample < 1:
@@ -120,17 +126,17 @@ def feature_groups(project: Project, model: str) -> list[Group]:
 
 
 def _labelled(sql: str, model: Model, by: datetime) -> str:
-    moment = f"timestamptz {literal(by.isoformat())}"
+    moment = timestamp(by)
     known = f"label is not null and label_known_at::timestamptz <= {moment}"
     if model.examples.no_label == "drop":
         return f"select * from ({sql}) where as_of <= {moment} and {known}"
-    wait = model.examples.label_wait.total_seconds()
+    waited = f"as_of + to_seconds({model.examples.label_wait.total_seconds()})"
     value = model.examples.no_label
     text = literal(value) if isinstance(value, str) else str(value)
-    given = f"coalesce(label, {text})"
+    given = f"coalesce(label, {text}) as label, coalesce(label_known_at::timestamptz, {waited}) as label_known_at"
     return (
-        f"select * replace ({given} as label, coalesce(label_known_at::timestamptz, as_of + to_seconds({wait})) as label_known_at) "
-        f"from ({sql}) where as_of <= {moment} and (({known}) or (label is null and as_of + to_seconds({wait}) <= {moment}))"
+        f"select * replace ({given}) "
+        f"from ({sql}) where as_of <= {moment} and (({known}) or (label is null and {waited} <= {moment}))"
     )
 
 

@@ -19,7 +19,7 @@ from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Source
-from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted
+from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
@@ -149,7 +149,7 @@ class LakeCatalog:
         """The earliest moment a row can have been known: its event time plus lag, or when it says itself."""
         if self._known_by is None or source.timeless or source.name == self._exempt:
             return ""
-        moment = f"timestamptz {literal(self._known_by.isoformat())}"
+        moment = timestamp(self._known_by)
         if source.known_at:
             return f"{quoted(source.known_at)}::timestamptz <= {moment}"
         lag = source.lag.total_seconds() if source.lag else 0
@@ -161,9 +161,7 @@ class LakeCatalog:
 
     def _view(self, project: Project, view: FeatureView) -> Relation:
         if self._known_by is not None:
-            return Query(
-                f"select * from (\n{view.sql}\n) where {known(view)} <= epoch_us(timestamptz {literal(self._known_by.isoformat())})"
-            )
+            return Query(f"select * from (\n{view.sql}\n) where {known(view)} <= epoch_us({timestamp(self._known_by)})")
         if self._from_sources:
             return Query(view.sql)
         return self._table(f"{project.name}/{view.name}", applied.bound(project).views[view.name].columns)
@@ -196,7 +194,8 @@ class LakeCatalog:
                 if c not in (key, "logged_at")
             )
             return Query(
-                f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} from lakeloop.{name}_log group by {key}"
+                f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} "
+                f"from lakeloop.{name}_log group by {key}"
             )
         if name.removesuffix("_log") in LATEST_STATE:
             return self._journal(name.removesuffix("_log"), JOURNALS[name.removesuffix("_log")])
@@ -242,7 +241,8 @@ class LakeCatalog:
         if not parts:
             return empty_predictions()
         return Query(
-            f"select * from ({' union all by name '.join(parts)}) qualify row_number() over (partition by project, model, prediction_id order by logged_at desc) = 1"
+            f"select * from ({' union all by name '.join(parts)}) qualify row_number() over ("
+            "partition by project, model, prediction_id order by logged_at desc) = 1"
         )
 
     def _labelled(self, project: Project, prefix: str) -> Relation:
@@ -295,7 +295,8 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
         case "latest":
             partition = ", ".join(quoted(name) for name in source.key)
             return Query(
-                f"select {columns} from {table}{filtered} qualify row_number() over (partition by {partition} {newest}) = 1"
+                f"select {columns} from {table}{filtered} "
+                f"qualify row_number() over (partition by {partition} {newest}) = 1"
             )
         case "replace":
             return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")

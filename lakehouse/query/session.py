@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,11 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """A string literal for SQL text."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def timestamp(at: datetime) -> str:
+    """A moment for SQL text."""
+    return f"timestamptz {literal(at.isoformat())}"
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: exit codes, one clear message for what a person can get wrong, and never a traceback."""
+"""The command line as a person meets it: exit codes, one clear message for what can go wrong, and never a traceback."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ test = "60d"
 metric = "roc_auc"
 trials = 2
 """,
-    "models/churn.sql": """select concat_ws('-', customer_id, month_end) as id, month_end as as_of, plan, logins, churned as label,
-       month_end + interval 30 days as label_known_at
+    "models/churn.sql": """select concat_ws('-', customer_id, month_end) as id, month_end as as_of, plan, logins,
+       churned as label, month_end + interval 30 days as label_known_at
 from customers
 """,
 }
@@ -137,7 +137,8 @@ def test_from_files_to_an_answer_in_sql(run: Run, folder: Path) -> None:
 def test_broken_lines_and_wrong_values_go_to_quarantine_and_the_rest_is_kept(run: Run, folder: Path) -> None:
     (folder / "c.csv").write_text(
         HEADER
-        + "1,2024-01-31,pro,5,true\n2,2024-01-31,pro\n3,2024-01-31,pro,many,\n4,2024-01-31,pro,5000,\n5,someday,pro,1,\n"
+        + "1,2024-01-31,pro,5,true\n2,2024-01-31,pro\n3,2024-01-31,pro,many,\n"
+        + "4,2024-01-31,pro,5000,\n5,someday,pro,1,\n"
     )
     run("apply")
     done = run("ingest", "customers", "c.csv", "--json")

@@ -72,7 +72,10 @@ def test_a_fresh_demo_does_not_remove_what_is_not_its_own(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_demo_that_is_killed_again_and_again_still_ends_whole(tmp_path: Path) -> None:
-    """Killed with SIGKILL while it trains, starts to serve and replays; then every flight of July was answered and logged once."""
+    """Killed with SIGKILL while it trains, starts to serve and replays.
+
+    Then every flight of July was answered and logged once.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LAKELOOP_"))} | {
         "LAKELOOP_STATE_DIR": str(tmp_path / "state")
     }

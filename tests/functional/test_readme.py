@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-BLOCKS = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)]
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 TOUR = next(block for block in BLOCKS if "lakeloop init" in block)
 
 
@@ -70,9 +70,8 @@ def test_the_tour_with_your_own_data_runs_as_written(tmp_path: Path) -> None:
     ):
         for customer in range(150):
             logins = chance.randrange(40)
-            lines.append(
-                f"{customer},{month},{chance.choice(['free', 'pro'])},{logins},{str(chance.random() < 0.8 / (1 + logins / 4)).lower()}"
-            )
+            plan, left = chance.choice(["free", "pro"]), chance.random() < 0.8 / (1 + logins / 4)
+            lines.append(f"{customer},{month},{plan},{logins},{str(left).lower()}")
     (tmp_path / "customers.csv").write_text("\n".join(lines) + "\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LAKELOOP_"))}
     environment |= {

@@ -1,4 +1,4 @@
-"""The point-in-time join against a brute-force oracle that walks over every row in Python, and the online snapshot against the join."""
+"""The point-in-time join against a brute-force oracle in Python, and the online snapshot against the join."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from lakeloop.functions.build_features import online_rows
 from lakeloop.lakehouse.features.online import EPOCH, EVENT, FROM, Header, Lookup
-from lakeloop.lakehouse.features.point_in_time import empty_window_row, microseconds, plain_join, window_columns, window_join
+from lakeloop.lakehouse.features.point_in_time import (
+    empty_window_row,
+    microseconds,
+    plain_join,
+    window_columns,
+    window_join,
+)
 from lakeloop.lakehouse.project.definitions import FeatureView, WindowFeature, Windows
 from lakeloop.lakehouse.query.session import Session
 
@@ -73,13 +79,23 @@ def ask(build: Any, rows: list[tuple[Any, ...]], asked: list[tuple[Any, ...]]) -
 
 
 @settings(max_examples=120, deadline=None)
-@given(rows=ROWS, asked=ASKED, refresh=st.sampled_from([1, 5, 60]), ttl=st.sampled_from([None, 30, 120]), lag=st.sampled_from([None, 0, 10]))
+@given(
+    rows=ROWS,
+    asked=ASKED,
+    refresh=st.sampled_from([1, 5, 60]),
+    ttl=st.sampled_from([None, 30, 120]),
+    lag=st.sampled_from([None, 0, 10]),
+)
 def test_a_plain_view_answers_with_the_newest_row_that_was_visible(rows, asked, refresh, ttl, lag):  # type: ignore[no-untyped-def]
     options = {"known_at": "known"} if lag is None else {"lag": timedelta(minutes=lag)}
     definition = view(refresh, ttl=None if ttl is None else timedelta(minutes=ttl), **options)
     got = ask(lambda r, s: plain_join(definition, r, s, ["v"]), rows, asked)
     for (key, at), answer in zip(asked, got, strict=True):
-        seen = [r for r in rows if key is not None and r[0] == key and ceil(max(r[1], r[1] + (r[2] if lag is None else lag)), refresh) <= at]
+        seen = [
+            r
+            for r in rows
+            if key is not None and r[0] == key and ceil(max(r[1], r[1] + (r[2] if lag is None else lag)), refresh) <= at
+        ]
         newest = max((r[1] for r in seen), default=None)
         if newest is None or (ttl is not None and at - newest > ttl):
             assert answer["v"] is None
@@ -99,7 +115,13 @@ def test_a_windowed_view_aggregates_the_events_known_in_the_window(rows, asked, 
     for (key, at), answer in zip(asked, got, strict=True):
         moment = at // refresh * refresh
         for text, length in over.items():
-            inside = [r for r in rows if r[0] == key and moment - length.seconds // 60 < r[1] <= moment and r[1] + (r[2] if lag is None else lag) <= moment]
+            inside = [
+                r
+                for r in rows
+                if r[0] == key
+                and moment - length.seconds // 60 < r[1] <= moment
+                and r[1] + (r[2] if lag is None else lag) <= moment
+            ]
             values = [r[3] for r in inside if r[3] is not None]
             small = [v for v in values if v < 3]
             expected = {
@@ -118,21 +140,37 @@ def test_a_windowed_view_aggregates_the_events_known_in_the_window(rows, asked, 
 
 
 @settings(max_examples=80, deadline=None)
-@given(rows=ROWS, asked=ASKED, refresh=st.sampled_from([1, 5, 60]), windowed=st.booleans(), lag=st.sampled_from([0, 10]), start=st.integers(0, 120))
+@given(
+    rows=ROWS,
+    asked=ASKED,
+    refresh=st.sampled_from([1, 5, 60]),
+    windowed=st.booleans(),
+    lag=st.sampled_from([0, 10]),
+    start=st.integers(0, 120),
+)
 def test_the_online_snapshot_answers_like_the_offline_join(rows, asked, refresh, windowed, lag, start):  # type: ignore[no-untyped-def]
     rows = [r for r in rows if r[0] is not None]
     asked = [(k, m) for k, m in asked if m >= start and k is not None] or [("a", 240)]
     over = {"45m": timedelta(minutes=45), "2h": timedelta(hours=2)}
-    definition = view(refresh, lag=timedelta(minutes=lag), ttl=None if windowed else timedelta(minutes=100), windows=Windows(over, FEATURES) if windowed else None)
+    definition = view(
+        refresh,
+        lag=timedelta(minutes=lag),
+        ttl=None if windowed else timedelta(minutes=100),
+        windows=Windows(over, FEATURES) if windowed else None,
+    )
     names = window_columns(definition) if windowed else ["v"]
-    offline = ask(lambda r, s: window_join(definition, r, s) if windowed else plain_join(definition, r, s, ["v"]), rows, asked)
+    offline = ask(
+        lambda r, s: window_join(definition, r, s) if windowed else plain_join(definition, r, s, ["v"]), rows, asked
+    )
     start_us = microseconds(minute(start) - EPOCH)
     with Session(None, lambda _name: None, threads=1) as session:
         table = rows_table(rows).drop_columns(["known"])
         lines = online_rows(session, definition, table, start_us)
     assert lines.column_names == ["k", FROM, EVENT, *names]
     ttl_us = microseconds(definition.ttl) if definition.ttl else None
-    lookup = Lookup(Header("p", "x", "1", ("k",), start_us, ttl_us, empty_window_row(definition) if windowed else None), lines)
+    lookup = Lookup(
+        Header("p", "x", "1", ("k",), start_us, ttl_us, empty_window_row(definition) if windowed else None), lines
+    )
     for (key, at), expected in zip(asked, offline, strict=True):
         values, _ = lookup.at((key,), minute(at))
         assert (values or dict.fromkeys(names)) == {name: expected[name] for name in names}

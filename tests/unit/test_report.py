@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
+
 from lakeloop.functions.report import (
     AUDIENCES,
     Alert,

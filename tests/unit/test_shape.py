@@ -56,7 +56,8 @@ def test_importing_the_floor_loads_no_third_party_package() -> None:
     script = """
 import sys
 before = set(sys.modules)
-import lakeloop, lakeloop.lakehouse, lakeloop.lakehouse.errors, lakeloop.lakehouse.keys, lakeloop.lakehouse.store, lakeloop.lakehouse.documents, lakeloop.lakehouse.lake
+import lakeloop, lakeloop.lakehouse, lakeloop.lakehouse.errors, lakeloop.lakehouse.keys
+import lakeloop.lakehouse.store, lakeloop.lakehouse.documents, lakeloop.lakehouse.lake
 loaded = {name.split(".")[0] for name in set(sys.modules) - before}
 print(sorted(loaded - sys.stdlib_module_names - {"lakeloop"}))
 """

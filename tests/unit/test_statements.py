@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.query.statements import check_statement, describe, referenced_tables
 

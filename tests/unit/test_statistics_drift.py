@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import spatial, stats
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics import (
     benjamini_hochberg,
@@ -19,7 +21,6 @@ from lakeloop.lakehouse.statistics import (
     psi_pvalue,
     wasserstein,
 )
-from scipy import spatial, stats
 
 HALF, SHIFTED = (50, 50), (60, 40)
 EVEN, RISING = (25, 25, 25, 25), (10, 20, 30, 40)

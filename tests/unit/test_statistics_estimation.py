@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics import (
     best_threshold,

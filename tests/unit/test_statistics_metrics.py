@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics as oracle
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics import METRICS, evaluate, metric_of
-from sklearn import metrics as oracle
 
 BINARY = {
     "roc_auc": lambda y, p, w: oracle.roc_auc_score(y, p, sample_weight=w),

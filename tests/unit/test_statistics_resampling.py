@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.statistics import bootstrap, evaluate, paired_bootstrap
 

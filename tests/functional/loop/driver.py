@@ -58,6 +58,7 @@ class Loop:
         assert run is not None
         self.train(run)
         (self.first,) = gate_model(self.lake, self.project)
+        assert self.first.verdict == "promoted", self.first.why
         roll_out(self.lake, self.project)
 
     def serve(self, log_folder: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.project.binding import bind
 from lakeloop.lakehouse.project.bound import Bound, Feature

@@ -6,6 +6,7 @@ import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.binding import bind
 from lakeloop.lakehouse.project.parsing import parse_project

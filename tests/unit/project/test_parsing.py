@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.project.definitions import Environment, LogUniform, Maximize, Model, Split
 from lakeloop.lakehouse.project.not_yet import BUILT

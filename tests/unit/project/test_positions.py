@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from lakeloop.lakehouse.project.positions import Path, line_numbers
 from lakeloop.tests.unit.project.projects import flights
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lakeloop.lakehouse.project.definitions import INT_TYPES
 from lakeloop.lakehouse.project.documents import did_you_mean
 from lakeloop.lakehouse.project.units import format_duration, parse_duration, parse_size, parse_type

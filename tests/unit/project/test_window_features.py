@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lakeloop.lakehouse.project.definitions import WindowFeature
 from lakeloop.lakehouse.project.window_features import aggregate_sql, parse_window_feature
 

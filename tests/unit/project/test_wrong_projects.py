@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.binding import bind
 from lakeloop.lakehouse.project.parsing import parse_project

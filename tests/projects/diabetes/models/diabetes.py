@@ -14,9 +14,9 @@ def derive(row):
     return {"strain": None if row["bp"] is None else row["bp"] * row["bmi"] / 1000}
 
 
-def numbers(X):
+def numbers(inputs):
     """The inputs as floats, and whether the patient is a woman."""
-    return X.assign(sex=(X["sex"] == "f").astype(float)).to_numpy(dtype=float)
+    return inputs.assign(sex=(inputs["sex"] == "f").astype(float)).to_numpy(dtype=float)
 
 
 def train(data, params, run):
@@ -33,9 +33,9 @@ def train(data, params, run):
     }
 
 
-def predict(model, X):
-    inputs = numbers(X)
-    return np.where(np.isnan(inputs), model["absent"], inputs) @ np.array(model["weights"]) + model["start"]
+def predict(model, inputs):
+    values = numbers(inputs)
+    return np.where(np.isnan(values), model["absent"], values) @ np.array(model["weights"]) + model["start"]
 
 
 def save(model, folder):
