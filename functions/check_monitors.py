@@ -1,13 +1,13 @@
 """`check_monitors`: every monitor of every champion, over its newest closed window, and the alerts that follow.
 
-A window is judged again when rows or labels came since. Alerts are rows: one opens when `for` windows in a row are
-bad, and resolves when one is good.
+Performance is judged over the newest window that has labels. A window is judged again when rows or labels came since.
+Alerts are rows: one opens when `for` windows in a row are bad, and resolves when one is good.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from lakeloop.lakehouse.monitoring import (
     expected_counts,
     keep_window,
     labelled_scores,
+    newest_labelled,
 )
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
@@ -54,26 +55,63 @@ class Judged:
 def check_monitors(lake: Lake, project: Project, *, as_of: datetime, names: Sequence[str] = ()) -> list[Judged]:
     """Judge what is not judged yet as of a moment. Returns what was judged now."""
     done = []
-    for model in project.models.values():
-        there = endpoints.endpoint(lake, project.name, model.name)
-        version = int(there.body["arms"][0]["version"]) if there and there.body["arms"] else None
-        if version is None:
-            continue
-        wanted = [m for m in model.monitors if not names or m.name in names]
-        if wanted:
-            with Session(lake.store.location(), LakeCatalog(lake, project)) as session:
-                done += [judged for m in wanted if (judged := _judge(lake, session, project, model, m, version, as_of))]
+    with Session(lake.store.location(), LakeCatalog(lake, project)) as session:
+        if not names:
+            _resolve_removed(lake, session, project)
+        for model in project.models.values():
+            there = endpoints.endpoint(lake, project.name, model.name)
+            wanted = [m for m in model.monitors if not names or m.name in names]
+            if not wanted or not there or not there.body["arms"]:
+                continue
+            version = int(there.body["arms"][0]["version"])
+            signature = registry.signature(lake, project.name, model.name, version)
+            for monitor in wanted:
+                window = _window(session, model, monitor, version, as_of)
+                judged = window and _judge(lake, session, project, model, monitor, window, signature, as_of)
+                if judged:
+                    done.append(judged)
     return done
 
 
-def _judge(
-    lake: Lake, session: Session, project: Project, model: Model, monitor: Monitor, version: int, as_of: datetime
-) -> Judged | None:
-    end = EPOCH + (as_of - EPOCH) // monitor.every * monitor.every
-    window = Window(model.name, version, end - monitor.window, end)
-    signature = registry.signature(lake, project.name, model.name, version)
+def _window(session: Session, model: Model, monitor: Monitor, version: int, as_of: datetime) -> Window | None:
+    """The newest closed window; of performance, the newest that has labels, which may come long after it."""
+    end = _floor(as_of, monitor.every)
     if monitor.watch == "performance":
-        results = _performance(lake, session, project, model, monitor, window, as_of)
+        newest = newest_labelled(session, Window(model.name, version, EPOCH, end), as_of)
+        if newest is None:
+            return None
+        end = min(end, _floor(newest, monitor.every) + monitor.every)
+    return Window(model.name, version, end - monitor.window, end)
+
+
+def _floor(at: datetime, step: timedelta) -> datetime:
+    return EPOCH + (at - EPOCH) // step * step
+
+
+def _resolve_removed(lake: Lake, session: Session, project: Project) -> None:
+    """Close the alerts of monitors that the project has no more: nothing else ever would."""
+    there = {(model.name, monitor.name) for model in project.models.values() for monitor in model.monitors}
+    found = session.run(
+        "select alert, model, monitor from lakeloop.alerts "
+        f"where project = {literal(project.name)} and status = 'open' order by alert"
+    ).to_pylist()
+    for row in found:
+        if (row["model"], row["monitor"]) not in there:
+            _resolve(lake, project.name, row, "the project has no such monitor any more")
+
+
+def _judge(
+    lake: Lake,
+    session: Session,
+    project: Project,
+    model: Model,
+    monitor: Monitor,
+    window: Window,
+    signature: Signature,
+    as_of: datetime,
+) -> Judged | None:
+    if monitor.watch == "performance":
+        results = _performance(lake, session, project, model, monitor, window, signature, as_of)
     else:
         results = _drift(session, monitor, window, signature)
     if not results or results[0]["rows"] < max(1, monitor.min_rows):
@@ -85,26 +123,38 @@ def _judge(
         "model": model.name,
         "monitor": monitor.name,
         "watch": monitor.watch,
-        "version": version,
+        "version": window.version,
         "window_start": window.start,
-        "window_end": end,
+        "window_end": window.end,
         "logged_at": lake.clock(),
     }
-    lake.record("monitor_results", [{**common, **result} for result in results])
     first = results[0]
     message = _message(monitor, window, results)
-    alert = _alert(lake, session, project, model, monitor, window, first, message)
-    return Judged(monitor.name, end, first["value"], first["bound"], first["breached"], first["rows"], message, alert)
+    judged = f"{project.name}.{model.name}.{monitor.name}.v{window.version}.{window.end:%Y%m%d%H%M}"
+    # The alert comes first: what stops between the two judges again, and says the same.
+    alert = _alert(lake, session, project, model, monitor, window, first, message, judged)
+    lake.record("monitor_results", [{**common, **result} for result in results], f"{judged}-{first['rows']}")
+    return Judged(
+        monitor.name, window.end, first["value"], first["bound"], first["breached"], first["rows"], message, alert
+    )
 
 
 def _performance(
-    lake: Lake, session: Session, project: Project, model: Model, monitor: Monitor, window: Window, as_of: datetime
+    lake: Lake,
+    session: Session,
+    project: Project,
+    model: Model,
+    monitor: Monitor,
+    window: Window,
+    signature: Signature,
+    as_of: datetime,
 ) -> list[dict[str, Any]]:
     scores = labelled_scores(session, window, as_of)
     if not scores.num_rows:
         return []
-    signature = registry.signature(lake, project.name, model.name, window.version)
     y, prediction = truth_and_scores(signature, scores)
+    if not len(y):
+        return []
     found = bootstrap(signature.problem, monitor.metric, y, prediction, threshold=signature.threshold)
     greater = metric_of(signature.problem, monitor.metric).greater_is_better
     if monitor.drop is not None:
@@ -215,6 +265,7 @@ def _alert(
     window: Window,
     first: dict[str, Any],
     message: str,
+    judged: str,
 ) -> str:
     """Open, keep or resolve the monitor's alert; returns the id of one that was opened now."""
     open_now = session.run(
@@ -236,15 +287,15 @@ def _alert(
         and not open_now
         and _bad_in_a_row(session, project, model, monitor, window) >= monitor.for_ - 1
     ):
-        alert = f"{project.name}.{model.name}.{monitor.name}.v{window.version}.{window.end:%Y%m%d%H%M}"
-        lake.record("alerts", [{**common, "alert": alert, "status": "open", "message": message}], f"{alert}-open")
-        return alert
+        opened = {**common, "alert": judged, "status": "open", "message": message}
+        lake.record("alerts", [opened], f"{judged}-{first['rows']}-open")
+        return judged
     if not first["breached"]:
         for one in open_now:
             lake.record(
                 "alerts",
                 [{**common, "alert": one["alert"], "status": "resolved", "message": f"good again: {message}"}],
-                f"{one['alert']}-resolved",
+                f"{one['alert']}-resolved-{window.end:%Y%m%d%H%M}-{first['rows']}",
             )
     return ""
 
@@ -266,26 +317,17 @@ def _bad_in_a_row(session: Session, project: Project, model: Model, monitor: Mon
     return count
 
 
-def resolve_alerts(lake: Lake, project: str, model: str, names: Sequence[str], why: str) -> None:
-    """Close the open alerts of a model's monitors: a new champion is measured by itself."""
-    from lakeloop.lakehouse.query.asking import ask
+def resolve_alerts(lake: Lake, project: str, model: str, why: str) -> None:
+    """Close the open alerts of a model: a new champion is measured by itself."""
+    sql = "select alert, model, monitor from lakeloop.alerts where project = ? and model = ? and status = 'open'"
+    for row in lake.sql(sql, [project, model]).to_pylist():
+        _resolve(lake, project, row, why)
 
-    if not names:
-        return
-    listed = ", ".join(literal(name) for name in names)
-    where = f"project = {literal(project)} and model = {literal(model)} and monitor in ({listed}) and status = 'open'"
-    for row in ask(lake, f"select alert, monitor from lakeloop.alerts where {where}").to_pylist():
-        fact = {
-            "alert": row["alert"],
-            "project": project,
-            "model": model,
-            "monitor": row["monitor"],
-            "status": "resolved",
-            "message": why,
-            "logged_at": lake.clock(),
-            "who": lake.who,
-        }
-        lake.record("alerts", [fact], f"{row['alert']}-resolved")
+
+def _resolve(lake: Lake, project: str, alert: Mapping[str, Any], why: str) -> None:
+    """Said twice, it is resolved all the same: an alert is what its newest row says."""
+    fact = {**alert, "project": project, "status": "resolved", "message": why}
+    lake.record("alerts", [{**fact, "logged_at": lake.clock(), "who": lake.who}])
 
 
 def _this(project: Project, model: Model, monitor: Monitor) -> str:

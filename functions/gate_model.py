@@ -109,9 +109,7 @@ def promote(
     registry.set_status(lake, project, model, version, "champion", why)
     if expected is not None and expected != version:
         registry.set_status(lake, project, model, expected, "retired", f"version {version} is the champion")
-    definition = applied.load(lake, project)[0].models.get(model)
-    names = [monitor.name for monitor in definition.monitors] if definition else []
-    resolve_alerts(lake, project, model, names, f"version {version} is the champion")
+    resolve_alerts(lake, project, model, f"version {version} is the champion")
 
 
 def _gate(lake: Lake, project: Project, run: runs.OpenRun) -> Verdict:
@@ -121,15 +119,10 @@ def _gate(lake: Lake, project: Project, run: runs.OpenRun) -> Verdict:
     version = registry.version(lake, project.name, run.model, run.version)
     for _ in range(TRIES):
         champion = endpoints.champion(lake, project.name, run.model)
+        if champion == run.version:
+            champion = _before(lake, project, run)
         try:
-            verdict = _decide(
-                lake,
-                project,
-                definition,
-                run,
-                version,
-                champion if champion != run.version else _before(lake, project, run),
-            )
+            verdict = _decide(lake, project, definition, run, version, champion)
         except Conflict:
             continue  # another was promoted while this was judged
         _record(lake, project, run, champion, verdict)
@@ -163,7 +156,10 @@ def _decide(
     if hold:
         registry.set_status(lake, project.name, run.model, number, "waiting", hold)
         return Verdict(run.model, run.run, number, "waiting", f"{hold}; {why}", findings)
-    promote(lake, project.name, run.model, number, expected=champion, why=why)
+    try:
+        promote(lake, project.name, run.model, number, expected=champion, why=why)
+    except Refused as error:  # rolled back by a person before this gate came to its end
+        return Verdict(run.model, run.run, number, "refused", error.what, findings)
     return Verdict(run.model, run.run, number, "promoted", why, findings)
 
 
@@ -174,7 +170,8 @@ def _must_wait(lake: Lake, project: Project, definition: Model, champion: int | 
         return f"frozen by {stop.who}: {stop.why}"
     if champion is None and definition.gate.first == "approve":
         return "the first champion needs an approval"
-    return f"approval by {', '.join(definition.gate.approve)}" if definition.gate.approve else ""
+    approvers = applied.approvers(lake, project.name, definition.gate)
+    return f"approval by {', '.join(approvers)}" if approvers else ""
 
 
 def _record(lake: Lake, project: Project, run: runs.OpenRun, champion: int | None, verdict: Verdict) -> None:
@@ -186,10 +183,7 @@ def _record(lake: Lake, project: Project, run: runs.OpenRun, champion: int | Non
         "verdict": verdict.verdict,
         "logged_at": lake.clock(),
     }
-    rows = [
-        {**asdict(finding), **common, "champion": champion if champion != verdict.version else None}
-        for finding in verdict.findings
-    ]
+    rows = [{**asdict(finding), **common, "champion": champion} for finding in verdict.findings]
     lake.record(
         "verdicts",
         rows or [{**common, "rule": "comparison", "passed": False, "needed": verdict.why}],
@@ -207,7 +201,8 @@ def _check_comparable(ours: Scorer, theirs: Scorer, rows: pa.Table, champion: in
     missing = [
         one.name for one in theirs.signature.inputs if one.role != "derived" and one.name not in rows.column_names
     ]
-    if missing or ours.signature.classes != theirs.signature.classes:
+    kinds = [(one.signature.problem, one.signature.classes) for one in (ours, theirs)]
+    if missing or kinds[0] != kinds[1]:
         what = f"inputs {', '.join(missing)}" if missing else "other classes"
         raise Refused(
             f"version {champion} needs {what}, so both cannot be judged on the same rows",

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lakeloop.functions.decoding import decode
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Invalid, NotFound, Refused
+from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Check, Source
@@ -52,19 +52,26 @@ def ingest_data(
     """Ingest every landed file of a project (or of some of its sources), oldest name first.
 
     Refused when a source says `on_error = "stop"` and a row is wrong: the file stays in landing/ and nothing of it is
-    in the table.
+    in the table. Later files of that source wait with it; those of other sources are ingested first.
     """
     done = []
+    stopped: dict[str, LakeloopError] = {}
     prefix = keys.landing(project.name)
     for entry in lake.store.list(prefix):
         source, _, file = entry.key[len(prefix) :].partition("/")
-        if source in project.sources and file and (not sources or source in sources):
-            result = _ingest_file(lake, project, project.sources[source], entry.key, file)
+        if source in project.sources and source not in stopped and file and (not sources or source in sources):
+            try:
+                result = _ingest_file(lake, project, project.sources[source], entry.key, file)
+            except (Refused, Invalid) as error:
+                stopped[source] = error
+                continue
             if result is None:
                 continue
             done.append(result)
             if progress:
                 progress(result)
+    if stopped:
+        raise next(iter(stopped.values()))
     return done
 
 
@@ -106,14 +113,14 @@ def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: s
         )
     at = lake.clock()
     common = {"project": project.name, "source": source.name, "file": identity, "logged_at": at}
-    segment = f"{project.name}-{source.name}-{mark}"
+    segment = _segment(project, source, identity)
     lake.record(
         "quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], segment
     )
     quarantined = sum(not row["_keep"] for row in bad)
     count = good.num_rows
-    good = good.append_column("_file", pa.array([identity] * count, pa.string()))
-    good = good.append_column("_ingested_at", pa.array([at] * count, pa.timestamp("us", "UTC")))
+    good = good.append_column("_file", pa.repeat(pa.scalar(identity, pa.string()), count))
+    good = good.append_column("_ingested_at", pa.repeat(pa.scalar(at, pa.timestamp("us", "UTC")), count))
     version = _commit(lake, f"{project.name}/{source.name}", identity, stored(good))
     seconds = time.monotonic() - began
     facts = {
@@ -124,9 +131,8 @@ def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: s
         "version": version,
         "seconds": seconds,
     }
-    lake.record(
-        "ingestions", [facts], segment
-    )  # also when the rows were there: a crash may have come between the commit and this
+    # Also when the rows were there: a crash may have come between the commit and this.
+    lake.record("ingestions", [facts], segment)
     _move_to_raw(lake, project, source, key, f"{mark}/{file}", data)
     if already:
         return Ingested(source.name, file, 0, 0, version, already=True)
@@ -139,16 +145,22 @@ def _set_aside(
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     mark = hashlib.sha256(data).hexdigest()[:16]
     lake.store.put(f"quarantine/{project.name}/{source.name}/{mark}/{file}", data)
+    identity = f"{file}#{mark}"
     fact = {
         "project": project.name,
         "source": source.name,
-        "file": f"{file}#{mark}",
+        "file": identity,
         "reason": f"file: {problem}",
         "logged_at": lake.clock(),
     }
-    lake.record("quarantine", [fact], f"{project.name}-{source.name}-{mark}-file")
+    lake.record("quarantine", [fact], f"{_segment(project, source, identity)}-file")
     lake.store.delete([key])
     return Ingested(source.name, file, 0, 0, -1, problem=problem)
+
+
+def _segment(project: Project, source: Source, identity: str) -> str:
+    """One for each file: the same bytes under another name are another file."""
+    return f"{project.name}-{source.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def _judge(

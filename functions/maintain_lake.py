@@ -5,10 +5,12 @@ It may always be repeated and never changes what a reader sees.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 
 from lakeloop.lakehouse import keys
+from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.lake import Lake
 
 FOLD_AT = 64
@@ -45,7 +47,15 @@ def maintain_table(lake: Lake, name: str) -> list[Maintained]:
     done = []
     if len(table.files) >= COMPACT_AT:
         done.append(Maintained(name, "files compacted", table.compact()))
-    if table.version and table.version % CHECKPOINT_EVERY == 0:
+    if table.version - _checkpointed(lake, name) >= CHECKPOINT_EVERY:
         table.checkpoint()
         done.append(Maintained(name, "checkpoint at version", table.version))
     return done
+
+
+def _checkpointed(lake: Lake, name: str) -> int:
+    """The version of a table's newest checkpoint, which Delta keeps in a file of its own; 0 when there is none."""
+    try:
+        return int(json.loads(lake.store.get(f"{keys.table(name)}/_delta_log/_last_checkpoint"))["version"])
+    except (NotFound, ValueError, KeyError):
+        return 0

@@ -62,8 +62,9 @@ def _roll_out(lake: Lake, project: Project, model: str, there: Revision) -> Roll
 def _snapshots(lake: Lake, project: Project, model: str, version: int) -> dict[str, dict[str, Any]]:
     """The newest snapshot of each view, in the version of the view that the model was trained with."""
     found = {}
-    for use in registry.signature(lake, project.name, model, version).views:
-        built = lake.documents.latest(ONLINE, online_id(project.name, use.view, use.version))
+    trained_with: dict[str, str] = registry.version(lake, project.name, model, version).body["lineage"]["views"]
+    for view, rules in trained_with.items():
+        built = lake.documents.latest(ONLINE, online_id(project.name, view, rules))
         if built is not None:
-            found[use.view] = {name: built.body[name] for name in ("version", "key", "sha256")}
+            found[view] = {name: built.body[name] for name in ("version", "key", "sha256")}
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from lakeloop.functions.build_features import build_features
@@ -78,8 +79,9 @@ def sweep(
     woken = events.pending(lake)
     for name in applied.names(lake):
         if not only or name == only:
-            project, _ = applied.load(lake, name)
-            _project(lake, project, launcher, as_of or lake.clock(), swept)
+            loaded = _try(lake, swept, "load", name, partial(applied.load, lake, name))
+            if loaded is not None:
+                _project(lake, loaded[0], launcher, as_of or lake.clock(), swept)
     swept.note("maintain_lake", _try(lake, swept, "maintain_lake", "lake", lambda: maintain_lake(lake)) or [])
     if woken:
         events.done(lake, woken)

@@ -13,6 +13,7 @@ from lakeloop.lakehouse.errors import Invalid, NotFound
 if TYPE_CHECKING:
     from lakeloop.lakehouse.lake import Lake
     from lakeloop.lakehouse.project import Project
+    from lakeloop.lakehouse.project.definitions import Environment
 
 DEFAULT_LAKE = ".lake"
 
@@ -25,6 +26,8 @@ class Place:
     folder: Path | None
     local: Project | None
     """The project as its files say it now; commands that act use the applied one."""
+    environment: str = ""
+    """Which of the project's environments this is, where it has any."""
 
     def applied(self) -> Project:
         """The definition in force of this folder's project, else of the lake's only one. NotFound with the way out."""
@@ -72,8 +75,10 @@ def find_place(
     from lakeloop.lakehouse.lake import open_lake
 
     folder, local = _project(start or Path.cwd(), need_project)
-    url = lake or os.environ.get("LAKELOOP_LAKE") or _lake_of(folder, local, environment)
-    return Place(open_lake(url), folder, local)
+    wanted = environment or os.environ.get("LAKELOOP_ENV") or ""
+    chosen = _environment(local, wanted)
+    url = lake or os.environ.get("LAKELOOP_LAKE") or _lake_of(folder, chosen, wanted)
+    return Place(open_lake(url), folder, local, chosen.name if chosen else "")
 
 
 def code_version(folder: Path, project: Project) -> str:
@@ -108,23 +113,26 @@ def _project(start: Path, needed: bool) -> tuple[Path | None, Project | None]:
     return folder, read_project(folder)
 
 
-def _lake_of(folder: Path | None, project: Project | None, name: str | None) -> str:
-    wanted = name or os.environ.get("LAKELOOP_ENV") or ""
-    if project is None or folder is None:
+def _environment(project: Project | None, wanted: str) -> Environment | None:
+    """The environment of this name, else the first that the project declares."""
+    environments = project.environments if project else {}
+    if project and wanted and wanted not in environments:
+        raise Invalid(
+            f"there is no environment {wanted!r}",
+            where="lakeloop.toml",
+            todo=f"name one of: {', '.join(environments) or 'none is declared'}",
+        )
+    return environments[wanted] if wanted in environments else next(iter(environments.values()), None)
+
+
+def _lake_of(folder: Path | None, chosen: Environment | None, wanted: str) -> str:
+    if folder is None:
         if wanted:
             raise Invalid(
                 f"there is no environment {wanted!r} outside of a project",
                 todo="go to the project's folder, or name the lake with --lake",
             )
         return DEFAULT_LAKE
-    environments = project.environments
-    if wanted and wanted not in environments:
-        raise Invalid(
-            f"there is no environment {wanted!r}",
-            where="lakeloop.toml",
-            todo=f"name one of: {', '.join(environments) or 'none is declared'}",
-        )
-    chosen = environments[wanted] if wanted else next(iter(environments.values()), None)
     url = chosen.lake if chosen else DEFAULT_LAKE
     if chosen and chosen.endpoint:
         os.environ.setdefault("AWS_ENDPOINT_URL", chosen.endpoint)

@@ -43,7 +43,8 @@ class LocalRay:
         self, lake: Lake, folder: Path | None, *, say: Callable[[str], None], serve: bool = False, cpus: int = 0
     ) -> None:
         self._lake, self._folder, self._say, self._serve = lake, state_folder(lake.url, folder), say, serve
-        self._cpus = cpus or max(2, os.cpu_count() or 2)
+        # One more than there are: replicas take fractions of a CPU, which must not cost a trial its place.
+        self._cpus = cpus or max(2, os.cpu_count() or 2) + int(serve)
         self._exit = ExitStack()
         self.cluster: LocalCluster | None = None
 

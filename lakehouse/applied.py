@@ -10,13 +10,19 @@ from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.project.bound import Bound
+from lakeloop.lakehouse.project.definitions import Gate
 
 KIND = "projects"
 _BOUND: dict[str, Bound] = {}
 
 
-def publish(lake: Lake, project: Project, *, code_version: str, why: str = "") -> tuple[Revision, bool]:
-    """Make this definition the one in force; returns its revision and whether anything changed. Safe to repeat."""
+def publish(
+    lake: Lake, project: Project, *, code_version: str, why: str = "", environment: str | None = None
+) -> tuple[Revision, bool]:
+    """Make this definition the one in force; returns its revision and whether anything changed. Safe to repeat.
+
+    `environment` says which of the project's this lake is; None leaves that as it is.
+    """
     body = {
         "files": dict(project.files),
         "hash": project.hash,
@@ -26,7 +32,9 @@ def publish(lake: Lake, project: Project, *, code_version: str, why: str = "") -
     }
     while True:
         current = lake.documents.latest(KIND, project.name)
-        if current is not None and current.body["hash"] == project.hash:
+        before = str(current.body.get("environment", "")) if current is not None else ""
+        body["environment"] = before if environment is None else environment
+        if current is not None and (current.body["hash"], before) == (project.hash, body["environment"]):
             return current, False
         try:
             if current is None:
@@ -50,6 +58,13 @@ def load_hash(lake: Lake, name: str, definition: str) -> Project:
         if revision.body["hash"] == definition:
             return parse(definition, revision.body["files"])
     raise NotFound(f"the project {name!r} was never applied as {definition[:12]}", where=lake.url)
+
+
+def approvers(lake: Lake, project: str, gate: Gate) -> tuple[str, ...]:
+    """Who must approve a version here: what the environment of this lake says, else the model's gate."""
+    definition, revision = load(lake, project)
+    here = definition.environments.get(str(revision.body.get("environment", "")))
+    return gate.approve if here is None or here.approve is None else here.approve
 
 
 def bound(project: Project) -> Bound:

@@ -44,14 +44,23 @@ def keep_window(session: Session, window: Window, name: str = "_window") -> int:
     return int(session.run(f"select count(*) as n from {name}").column("n")[0].as_py())
 
 
+def newest_labelled(session: Session, window: Window, known_by: datetime) -> datetime | None:
+    """`as_of` of the window's newest prediction whose label was known by then."""
+    found: datetime | None = (
+        session.run(f"select max(as_of) as newest from predictions_labelled where {_labelled(window, known_by)}")
+        .column("newest")[0]
+        .as_py()
+    )
+    return found
+
+
 def labelled_scores(session: Session, window: Window, known_by: datetime) -> pa.Table:
     """The window's predictions whose label was known by then, the last per example.
 
     With prediction, scores?, decision, label, as_of.
     """
     return session.run(
-        f"select * from predictions_labelled where {window.where()} and label is not null "
-        f"and label_known_at::timestamptz <= {timestamp(known_by)} "
+        f"select * from predictions_labelled where {_labelled(window, known_by)} "
         "qualify row_number() over (partition by id order by as_of desc, logged_at desc) = 1 order by as_of, id"
     )
 
@@ -89,6 +98,10 @@ def drift_inputs(inputs: Sequence[Input], columns: Sequence[str], there: Sequenc
         for one in inputs
         if one.profile is not None and one.name in there and ("*" in columns or one.name in columns)
     ]
+
+
+def _labelled(window: Window, known_by: datetime) -> str:
+    return f"{window.where()} and label is not null and label_known_at::timestamptz <= {timestamp(known_by)}"
 
 
 def _counted(histogram: object, nulls: int, profile: Profile) -> Counts:

@@ -89,11 +89,26 @@ class Table:
 
     def checkpoint(self) -> None:
         """Fold the log so far into one file, which makes opening cheap."""
-        self._delta.create_checkpoint()
+        try:
+            self._delta.create_checkpoint()
+        except (DeltaError, OSError) as error:
+            raise Unknown(
+                f"no checkpoint of {self.name}: {_brief(error)}", todo="the next maintenance tries"
+            ) from error
 
     def compact(self) -> int:
-        """Few large files in place of many small ones; commutes with appends. Returns the number of files removed."""
-        return int(self._delta.optimize.compact(post_commithook_properties=NO_HOOKS)["numFilesRemoved"])
+        """Few large files in place of many small ones; commutes with appends. Returns the number of files removed.
+
+        Conflict when what it read was overwritten meanwhile.
+        """
+        try:
+            return int(self._delta.optimize.compact(post_commithook_properties=NO_HOOKS)["numFilesRemoved"])
+        except CommitFailedError as error:
+            raise Conflict(f"{self.name} was overwritten meanwhile", todo="the next maintenance tries again") from error
+        except (DeltaError, OSError) as error:
+            raise Unknown(
+                f"{self.name} may not be compacted: {_brief(error)}", todo="the next maintenance looks"
+            ) from error
 
     def _write(
         self,

@@ -20,6 +20,7 @@ from lakeloop.lakehouse.statistics.metrics import evaluate
 from lakeloop.lakehouse.statistics.resampling import paired_bootstrap
 
 Array = npt.NDArray[Any]
+BASELINE_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,16 @@ def _rows(rule: Rule, scores: Scores) -> dict[str, npt.NDArray[np.bool_]]:
 def _compare(model: Model, rule: Rule, scores: Scores, name: str, mask: npt.NDArray[np.bool_]) -> Finding:
     y, ours, theirs = scores.y[mask], scores.ours[mask], scores.theirs[rule.against][mask]
     needed = rule.gain if rule.gain is not None else 0.0
+    cut = scores.their_threshold if rule.against == "champion" else BASELINE_THRESHOLD
     found = paired_bootstrap(
-        model.problem, rule.metric, y, ours, theirs, confidence=2 * rule.confidence - 1, threshold=scores.threshold
+        model.problem,
+        rule.metric,
+        y,
+        ours,
+        theirs,
+        confidence=2 * rule.confidence - 1,
+        threshold=scores.threshold,
+        their_threshold=cut,
     )
     undecided = bool(np.isnan(found.value))
     if name:
@@ -112,7 +121,7 @@ def _compare(model: Model, rule: Rule, scores: Scores, name: str, mask: npt.NDAr
         rule.against,
         name,
         evaluate(model.problem, rule.metric, y, ours, threshold=scores.threshold),
-        evaluate(model.problem, rule.metric, y, theirs, threshold=scores.their_threshold),
+        evaluate(model.problem, rule.metric, y, theirs, threshold=cut),
         found.value,
         found.low,
         found.high,
@@ -133,7 +142,8 @@ def _latency(rule: Rule, scores: Scores) -> list[Finding]:
 
 def _bounded(rule: Rule, value: float, name: str, rows: int) -> Finding:
     low, high = rule.at_least, rule.at_most
-    passed = not np.isnan(value) and (low is None or value >= low) and (high is None or value <= high)
+    undecided = bool(np.isnan(value))  # as the AUC of a slice with one class: it proves nothing either way
+    passed = bool(name) if undecided else (low is None or value >= low) and (high is None or value <= high)
     needed = " and ".join(
         part
         for part in (f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else "")

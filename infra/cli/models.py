@@ -155,8 +155,9 @@ def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json:
         "select task, status, seconds, error from lakeloop.tasks where run = ? order by started", [run]
     ).to_pylist()
     trials = place.lake.sql(
-        "select trial, arg_max(status, logged_at) as status, max_by(value, seq) as value, max(seconds) as seconds, "
-        "any_value(params) as params from lakeloop.trials where run = ? group by trial order by trial",
+        "select trial, arg_max(status, logged_at) as status, max_by(value, attempt * 1000000 + seq) as value, "
+        "max(seconds) as seconds, any_value(params) as params "
+        "from lakeloop.trials where run = ? group by trial order by trial",
         [run],
     ).to_pylist()
     if as_json:
@@ -341,6 +342,7 @@ def models_rollback(model: ModelArgument, why: WhyOption = "", lake: LakeOption 
     place = find_place(lake, env)
     project = place.applied()
     _known(project, model)
+    _not_frozen(place, project, model)
     reason = why or f"rolled back by {place.lake.who}"
     now, before = endpoints.rollback(place.lake, project.name, model, reason)
     registry.set_status(place.lake, project.name, model, now, "barred", reason)
@@ -390,14 +392,11 @@ def _promote(place: Place, model: str, version: int, why: str) -> None:
     from lakeloop.functions.gate_model import promote
     from lakeloop.functions.roll_out import roll_out
     from lakeloop.lakehouse import endpoints, registry
-    from lakeloop.lakehouse.freezing import frozen
 
     project = place.applied()
     _known(project, model)
     registry.version(place.lake, project.name, model, version)
-    stop = frozen(place.lake, project.name, model)
-    if stop is not None:
-        raise Refused(f"{model} is frozen by {stop.who}: {stop.why}", todo=f"lakeloop unfreeze {model}")
+    _not_frozen(place, project, model)
     promote(
         place.lake,
         project.name,
@@ -427,6 +426,15 @@ def _known(project: Project, model: str) -> None:
             f"{project.name} has no model {model!r}",
             todo=f"name one of: {', '.join(sorted(project.models)) or 'none is declared'}",
         )
+
+
+def _not_frozen(place: Place, project: Project, model: str) -> None:
+    """Refused while a person holds the model: its endpoint would not follow."""
+    from lakeloop.lakehouse.freezing import frozen
+
+    stop = frozen(place.lake, project.name, model)
+    if stop is not None:
+        raise Refused(f"{model} is frozen by {stop.who}: {stop.why}", todo=f"lakeloop unfreeze {model}")
 
 
 def _show_verdict(verdict: Verdict, *, as_json: bool) -> None:

@@ -127,7 +127,13 @@ def apply(
     _, made = init_lake(place.lake)
     if made:
         say(f"made a lake in {place.lake.url}", quiet=quiet)
-    revision, changed = applied.publish(place.lake, definition, code_version=code_version(folder, definition), why=why)
+    revision, changed = applied.publish(
+        place.lake,
+        definition,
+        code_version=code_version(folder, definition),
+        why=why,
+        environment=place.environment,
+    )
     if as_json:
         facts(
             {

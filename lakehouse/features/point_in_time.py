@@ -60,18 +60,16 @@ def timeline(view: FeatureView, rows: str, features: Sequence[str]) -> str:
             *(f"{quoted(f)} := {quoted(f)}" for f in features),
         ]
     )
+    seen = f"""
+      select {entity}{visible(view)} as _from, struct_pack({best}) as best
+      from {rows} where {quoted(view.event_time)} is not null"""
+    newest = f"select {entity}_from, max(best) as best from ({seen}) group by all"
+    if view.known_at:  # rows may come late: else the order of moments is the order of events
+        running = f"max(best) over ({partition}order by _from)"
+        newest = f"select {entity}_from, {running} as best from ({newest})"
     return f"""
 select {entity}_from, best._event as _event{_columns(f"best.{quoted(f)} as {quoted(f)}" for f in features)}
-from (
-  select distinct on ({entity}_from) {entity}_from, best
-  from (
-    select {entity}_from, max(best) over ({partition}order by _from) as best
-    from (
-      select {entity}{visible(view)} as _from, struct_pack({best}) as best
-      from {rows} where {quoted(view.event_time)} is not null
-    )
-  )
-)"""
+from ({newest})"""
 
 
 def plain_join(view: FeatureView, rows: str, spine: str, features: Sequence[str]) -> str:

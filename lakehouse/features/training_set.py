@@ -19,8 +19,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
-from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
+from lakeloop.lakehouse.query.catalog import LakeCatalog, with_no_label
+from lakeloop.lakehouse.query.session import Session, quoted, timestamp
 
 EXAMPLES = "_examples"
 RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
@@ -128,16 +128,7 @@ def feature_groups(project: Project, model: str) -> list[Group]:
 def _labelled(sql: str, model: Model, by: datetime) -> str:
     moment = timestamp(by)
     known = f"label is not null and label_known_at::timestamptz <= {moment}"
-    if model.examples.no_label == "drop":
-        return f"select * from ({sql}) where as_of <= {moment} and {known}"
-    waited = f"as_of + to_seconds({model.examples.label_wait.total_seconds()})"
-    value = model.examples.no_label
-    text = literal(value) if isinstance(value, str) else str(value)
-    given = f"coalesce(label, {text}) as label, coalesce(label_known_at::timestamptz, {waited}) as label_known_at"
-    return (
-        f"select * replace ({given}) "
-        f"from ({sql}) where as_of <= {moment} and (({known}) or (label is null and {waited} <= {moment}))"
-    )
+    return f"select * from ({with_no_label(model, sql)}) where as_of <= {moment} and {known}"
 
 
 def _check_unique(session: Session, model: Model) -> None:

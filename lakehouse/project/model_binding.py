@@ -108,6 +108,9 @@ def resolve_features(
 def _resolve(
     model: Model, spec: FeatureSpec, columns: Columns, bound: ViewColumns, document: Document, path: Path
 ) -> list[Feature]:
+    if not bound.view.online:
+        todo = f"write online = true in {bound.view.sql_path}"
+        document.problem(path, f"view {spec.view} is not online, so an endpoint could not look it up; {todo}")
     names = list(bound.features) if spec.columns == ("*",) else list(spec.columns)
     key = _key(model, spec, columns, bound, document, path)
     found = []

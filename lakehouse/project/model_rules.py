@@ -29,10 +29,12 @@ RESERVED_INPUTS: Final = frozenset(
         "logged_at",
         "prediction_id",
         "request_id",
+        "project",
         "model",
         "version",
         "arm",
         "prediction",
+        "scores",
         "decision",
         "label",
         "label_known_at",
@@ -211,6 +213,10 @@ def _check_rule(rule: Rule, path: Path, model: Model, document: Document) -> Non
         document.problem((*path, "metric"), f"{LATENCY} takes only at_most")
     if rule.against == "baseline" and not model.evaluate.baseline:
         document.problem((*path, "against"), "there is no baseline; write one in [evaluate] baseline")
+    if rule.min_rows and not rule.each:
+        document.problem((*path, "min_rows"), 'means nothing without each = "slice"; take it away')
+    if "confidence" in document.data["gate"]["rule"][path[-1]] and not rule.against:
+        document.problem((*path, "confidence"), "means nothing for a bound; take it away, or write against")
     if rule.each == "slice" and not model.evaluate.slices:
         document.problem((*path, "each"), "there are no slices; name them in [evaluate] slices")
 

@@ -18,7 +18,7 @@ from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.project.definitions import FeatureView, Source
+from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
 
@@ -252,7 +252,7 @@ class LakeCatalog:
         label = "label" if len(set(kinds.values())) == 1 else "label::varchar as label"  # a union would make true a 1
         labels = " union all by name ".join(
             f"select {literal(model)} as model, id::varchar as id, {label}, label_known_at "
-            f"from {dot}{quoted(f'{model}_examples')} where label is not null"
+            f"from {_examples_of(project.models[model], dot)} where label is not null"
             for model in kinds
         )
         labels = labels or "select null::varchar as model, null::varchar as id, null as label, null as label_known_at"
@@ -300,6 +300,28 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
             )
         case "replace":
             return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")
+
+
+def _examples_of(model: Model, schema: str) -> str:
+    """SQL: a model's examples as a table, with the labels that are taken for granted by now."""
+    name = f"{schema}{quoted(f'{model.name}_examples')}"
+    if model.examples.no_label == "drop":
+        return name
+    return f"(select * from ({with_no_label(model, f'select * from {name}')}) where label_known_at <= now())"
+
+
+def with_no_label(model: Model, examples: str) -> str:
+    """SQL: the examples, with the label that `no_label` says where none has come, known when `label_wait` is over."""
+    value = model.examples.no_label
+    if value == "drop":
+        return examples
+    text = literal(value) if isinstance(value, str) else str(value)
+    waited = f"as_of::timestamptz + to_seconds({model.examples.label_wait.total_seconds()})"
+    return (
+        f"select * replace (coalesce(label, {text}) as label, "
+        f"case when label is null then {waited} else label_known_at::timestamptz end as label_known_at) "
+        f"from ({examples})"
+    )
 
 
 def arrow_type(duckdb_type: str) -> pa.DataType:

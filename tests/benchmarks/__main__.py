@@ -1,4 +1,7 @@
-"""`make bench`: runs every benchmark in a process of its own and writes docs/benchmarks.md. Each prints one JSON line last."""
+"""`make bench`: runs every benchmark in a process of its own and writes docs/benchmarks.md.
+
+Each prints one JSON line last.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`. Machines are noisy, so each figure is a ratio to a named reference that was measured in the same run; the seconds are those of
-that run. {machine}.
+Written by `make bench`. Machines are noisy, so each figure is a ratio to a named reference that was measured in
+the same run; the seconds are those of that run. {machine}.
 
 | What | Ours | Reference | Ratio | Aim |
 |---|---|---|---|---|

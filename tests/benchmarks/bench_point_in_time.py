@@ -1,4 +1,7 @@
-"""The point-in-time join by knowledge time, against DuckDB's plain ASOF join, which knows no late rows, no refresh and no ttl."""
+"""The point-in-time join by knowledge time, against DuckDB's plain ASOF join.
+
+That one knows no late rows, no refresh and no ttl.
+"""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ rate = "float64"
 -- event_time = "moment"
 -- lag = "5m"
 -- refresh = "10m"
+-- online = true
 -- [windows]
 -- over = ["1h"]
 -- visits = "count(*)"
@@ -73,6 +74,7 @@ select shop, moment, seconds from visits
 -- entity = ["shop"]
 -- event_time = "moment"
 -- refresh = "1m"
+-- online = true
 -- ttl = "1d"
 -- ///
 select o.shop, moment, sum(amount) over (partition by o.shop order by moment) as total, amount * rate as worth

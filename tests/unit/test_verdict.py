@@ -75,6 +75,21 @@ def test_slices_with_too_few_rows_are_not_judged() -> None:
     assert judge(model(rule), scores(0.6, 0.5)) == []
 
 
+def test_a_bound_says_nothing_of_a_slice_without_a_value() -> None:
+    one_sided = scores(0.6, 0.5)
+    rule = Rule("roc_auc", at_least=0.5, each="slice")
+    only_late = replace(one_sided, slices={"late": one_sided.y == 1, "all": np.ones(ROWS, dtype=bool)})
+    assert [finding.passed for finding in judge(model(rule), only_late)] == [True, True]
+
+
+def test_the_champion_decides_at_its_own_threshold() -> None:
+    same = scores(0.6, 0.5)
+    shifted = replace(same, theirs={"champion": same.ours / 2}, threshold=0.5, their_threshold=0.25)
+    (finding,) = judge(model(Rule("f1", "champion", gain=0.0)), shifted)
+    assert (finding.gain, finding.passed) == (pytest.approx(0), True)
+    assert finding.ours == pytest.approx(finding.theirs)
+
+
 def test_bounds_are_compared_with_the_value() -> None:
     rules = (
         Rule("roc_auc", at_least=0.99),

@@ -369,6 +369,30 @@ def test_a_checks_rows_are_quarantined(folder_lake: Lake) -> None:
     assert reasons(folder_lake) == {2: "check: sane", 3: "x: x is not an int8"}
 
 
+def test_a_source_that_stops_stops_no_other(folder_lake: Lake) -> None:
+    other = f'{HEAD}read = {{ kind = "landing" }}\n[columns]\nid = "int64"\n'
+    project = shop('x = "int8"', 'on_error = "stop"', more={"sources/zebras.toml": other})
+    for file in ("a.csv", "b.csv"):
+        land(folder_lake, project, "things", file, b"id,x\n1,300\n")
+    land(folder_lake, project, "zebras", "a.csv", b"id\n7\n")
+    with pytest.raises(Refused, match="1 wrong rows"):
+        ingest_data(folder_lake, project)
+    assert rows(folder_lake, project, "select id from zebras") == [{"id": 7}]
+    assert [entry.key for entry in folder_lake.store.list("landing/")] == [
+        "landing/shop/things/a.csv",
+        "landing/shop/things/b.csv",
+    ]
+
+
+def test_the_same_bytes_under_another_name_are_another_file(folder_lake: Lake) -> None:
+    project = shop('x = "int8"')
+    for file in ("a.csv", "b.csv"):
+        run(folder_lake, project, "id,x\n1,1\n2,300\n", file)
+    told = folder_lake.sql("select file, rows, quarantined from lakeloop.ingestions order by file").to_pylist()
+    assert [(one["file"][:5], one["rows"], one["quarantined"]) for one in told] == [("a.csv", 1, 1), ("b.csv", 1, 1)]
+    assert folder_lake.sql("select count(*) as n from lakeloop.quarantine").to_pylist() == [{"n": 2}]
+
+
 def test_a_check_may_only_warn_or_stop_the_file(folder_lake: Lake) -> None:
     project = shop('x = "int8"', checks=check("select * from things where x > 1", "warn"))
     assert run(folder_lake, project, "id,x\n1,1\n2,2\n").rows == 2

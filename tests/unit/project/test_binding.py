@@ -79,7 +79,9 @@ def test_the_smallest_project_binds() -> None:
 
 
 def test_a_view_of_one_row_for_everyone_has_no_key() -> None:
-    view = '-- /// feature-view\n-- owner = "x"\n-- entity = []\n-- event_time = "month_end"\n-- ///\n'
+    view = (
+        '-- /// feature-view\n-- owner = "x"\n-- entity = []\n-- event_time = "month_end"\n-- online = true\n-- ///\n'
+    )
     view += "select month_end, count(*) as customers from customers group by month_end\n"
     change: Change = {
         "features/totals.sql": view,

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from lakeloop.lakehouse.errors import Corrupt
-from lakeloop.ray_jobs.prediction_rows import prediction_schema, prediction_table, stored_type
+from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
+from lakeloop.ray_jobs.prediction_rows import FIXED, prediction_schema, prediction_table, stored_type
 from lakeloop.ray_jobs.write_ahead import Logged, Piece, Shape, WriteAhead, read_piece, sealed_pieces
 
 AT = datetime(2026, 5, 1, 12, 0, 0, 123_456, UTC)
@@ -103,3 +104,7 @@ def test_every_type_of_the_format_is_stored_as_one_of_six(kind: str, stored: pa.
 def test_a_value_of_another_type_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="does not fit"):
         prediction_table(written(tmp_path, {**INPUTS, "due": "yesterday"}))
+
+
+def test_no_input_may_be_named_as_a_column_of_the_log() -> None:
+    assert {name for name, _ in FIXED} <= RESERVED_INPUTS
