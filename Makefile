@@ -13,10 +13,10 @@ demo: $(READY)   ## the whole loop on real flights, about 3 minutes
 	@$(BIN)/lakeloop demo
 
 test: $(READY)   ## the tests, without the slow campaigns
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY) ## all tests, with the slow campaigns
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 check: $(READY)  ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
+from lakeloop.lakehouse import applied, endpoints, registry
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Conflict, Invalid
@@ -76,7 +77,51 @@ def build_features(
             done.append(built)
             if progress:
                 progress(built)
+    if not views:
+        done += _build_for_champions(lake, project, as_of)
     return done
+
+
+def _build_for_champions(lake: Lake, project: Project, as_of: datetime) -> list[Built]:
+    """Fresh snapshots of views as they were when a model that still answers was trained, after their rules changed."""
+    current = {name: view.version for name, view in bound(project).views.items()}
+    done = []
+    for endpoint in lake.documents.ids(endpoints.KIND, f"{project.name}."):
+        served = lake.documents.get(endpoints.KIND, endpoint).body
+        for arm in served["arms"]:
+            body = registry.version(lake, project.name, served["model"], int(arm["version"])).body
+            older = [name for name, version in body["lineage"]["views"].items() if current.get(name) != version]
+            if older:
+                then = applied.load_hash(lake, project.name, body["lineage"]["definition"])
+                done += [built for name in older if (built := _build_online(lake, then, name, as_of))]
+    return done
+
+
+def _build_online(lake: Lake, project: Project, name: str, as_of: datetime) -> Built | None:
+    """A snapshot computed from sources by an older definition; it has no table of its own."""
+    began = time.monotonic()
+    view, version = project.views[name], bound(project).views[name].version
+    catalog = LakeCatalog(lake, project, from_sources=True)
+    with Session(lake.store.location(), catalog) as session:
+        state = _source_state(lake, project, name)
+        if _online_is_current(lake, project, view, version, state):
+            return None
+        rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
+        online_rows = _publish(lake, project, view, version, session, rows, as_of, state)
+    return Built(name, rows.num_rows, online_rows, state, time.monotonic() - began)
+
+
+def _source_state(lake: Lake, project: Project, view: str) -> int:
+    """A number that grows with every commit to a source below a view, whatever its rules: the order of builds."""
+    below, found = [view], set[str]()
+    while below:
+        for name in bound(project).views[below.pop()].reads:
+            if name in project.views:
+                below.append(name)
+            else:
+                found.add(name)
+    tables = [lake.table(f"{project.name}/{name}") for name in found]
+    return sum(table.version for table in tables if table is not None)
 
 
 def needed(project: Project, views: Sequence[str]) -> list[str]:
@@ -99,10 +144,11 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
             f"select * from (\n{view.sql}\n) limit 0", where=view.sql_path
         )  # opens the inputs, so that their versions are known
         inputs = json.dumps({"view": version, "inputs": dict(sorted(catalog.versions.items()))}, sort_keys=True)
+        state = _source_state(lake, project, view.name)
         table = lake.tables.open(table_name)
         made_from = table.facts(1)[0].get("lakeloop.inputs") if table else None
         if table is not None and made_from == inputs:
-            if not view.online or _online_is_current(lake, project, view, version, table.version):
+            if not view.online or _online_is_current(lake, project, view, version, state):
                 return None
             rows = table.rows()
         else:
@@ -112,7 +158,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
                 table.overwrite(rows, facts={"lakeloop.inputs": inputs})
             except Conflict:
                 return None  # another build of this view was faster; the next sweep looks again
-        online_rows = _publish(lake, project, view, version, session, rows, as_of, table.version) if view.online else 0
+        online_rows = _publish(lake, project, view, version, session, rows, as_of, state) if view.online else 0
     built = Built(view.name, rows.num_rows, online_rows, table.version, time.monotonic() - began)
     facts = {
         "project": project.name,
@@ -132,9 +178,9 @@ def online_id(project: str, view: str, version: str) -> str:
     return f"{project}.{view}.{version}"
 
 
-def _online_is_current(lake: Lake, project: Project, view: FeatureView, version: str, table_version: int) -> bool:
+def _online_is_current(lake: Lake, project: Project, view: FeatureView, version: str, state: int) -> bool:
     current = lake.documents.latest(ONLINE, online_id(project.name, view.name, version))
-    return current is not None and int(current.body["table_version"]) >= table_version
+    return current is not None and int(current.body["state"]) >= state
 
 
 def _publish(
@@ -145,7 +191,7 @@ def _publish(
     session: Session,
     rows: pa.Table,
     as_of: datetime,
-    table_version: int,
+    state: int,
 ) -> int:
     start_us = microseconds(as_of - EPOCH - ONLINE_HISTORY)
     lines = online_rows(session, view, rows, start_us)
@@ -156,14 +202,14 @@ def _publish(
     )
     doc, body = (
         online_id(project.name, view.name, version),
-        {**snapshot, "table_version": table_version, "as_of": as_of.isoformat(), "rows": lines.num_rows},
+        {**snapshot, "state": state, "as_of": as_of.isoformat(), "rows": lines.num_rows},
     )
     while True:
         current = lake.documents.latest(ONLINE, doc)
         try:
             if current is None:
                 lake.documents.create(ONLINE, doc, body, "built")
-            elif int(current.body["table_version"]) > table_version:
+            elif int(current.body["state"]) > state:
                 return int(lines.num_rows)
             else:
                 lake.documents.update(current, body, "built")

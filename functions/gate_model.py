@@ -21,7 +21,7 @@ from lakeloop.functions.check_monitors import resolve_alerts
 from lakeloop.lakehouse import applied, endpoints, registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.documents import Revision
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Refused
+from lakeloop.lakehouse.errors import Conflict, Corrupt, LakeloopError, Refused
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
@@ -53,18 +53,23 @@ class Verdict:
 
 def gate_model(lake: Lake, project: Project) -> list[Verdict]:
     """Judge every open run of a project that has a result; declare those lost that nobody works on any more."""
-    done = []
+    done, failed = [], None
     for run in runs.open_runs(lake):
         if run.project != project.name:
             continue
         if run.status == "finished" and run.version is not None:
-            done.append(_gate(lake, project, run))
+            try:
+                done.append(_gate(lake, project, run))
+            except LakeloopError as error:  # one run that cannot be judged does not keep the others waiting
+                failed = failed or error
         elif run.finished:
             runs.close_run(lake, run.run)
             done.append(Verdict(run.model, run.run, None, run.status, run.error))
         elif run.lost:
             runs.close_run(lake, run.run, lost="its worker is gone")
             done.append(Verdict(run.model, run.run, None, "lost", "its worker is gone"))
+    if failed is not None and not done:
+        raise failed
     return done
 
 

@@ -20,6 +20,8 @@ from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, literal, timestamp
 
+QUARANTINE, QUARANTINE_SHARE = "quarantine", 0.05
+"""`unless = ["quarantine"]`: nothing is trained while a source's newest file had more than this share of wrong rows."""
 Launcher: TypeAlias = Callable[[str], None]
 """Starts the run of this id, or makes sure that it runs: in this process, on Ray, as a job of a cluster."""
 
@@ -71,6 +73,8 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
         ).to_pylist()
         if any(one["monitor"] in model.retrain.unless for one in alerts):
             return None
+        if QUARANTINE in model.retrain.unless and _too_much_in_quarantine(session, project):
+            return None
         last = session.run(f"select max(as_of) as newest from lakeloop.runs where {this}").column("newest")[0].as_py()
         if last is not None and as_of - last < model.retrain.cool_down:
             return None
@@ -78,6 +82,17 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
         if alarm is not None:
             return Trigger(f"alarm of {alarm['monitor']}: {alarm['message']}", alarm["alert"])
         return _new_rows(session, model, last, as_of)
+
+
+def _too_much_in_quarantine(session: Session, project: Project) -> bool:
+    """Whether the newest file of any source had more than `QUARANTINE_SHARE` wrong rows: bad data make bad models."""
+    found = session.run(
+        "select count(*) as n from (select quarantined, rows from lakeloop.ingestions "
+        f"where project = {literal(project.name)} "
+        "qualify row_number() over (partition by source order by logged_at desc) = 1) "
+        f"where quarantined > {QUARANTINE_SHARE} * (rows + quarantined)"
+    )
+    return bool(found.column("n")[0].as_py())
 
 
 def _new_rows(session: Session, model: Model, last: datetime | None, as_of: datetime) -> Trigger | None:

@@ -53,14 +53,10 @@ class Swept:
             self.watch(function, result)
 
 
-def has_news(lake: Lake) -> bool:
-    """Whether something came that a sweep would act on: a file, an event, a run without a verdict.
-
-    One LIST of one key each.
-    """
-    return any(
-        next(iter(lake.store.list(prefix, limit=1)), None) for prefix in (keys.LANDING, keys.EVENTS, keys.OPEN_RUNS)
-    )
+def news(lake: Lake) -> frozenset[str]:
+    """What a sweep would act on: the first file, event and run without a verdict. One LIST of one key each."""
+    prefixes = (keys.LANDING, keys.EVENTS, keys.OPEN_RUNS)
+    return frozenset(entry.key for prefix in prefixes for entry in lake.store.list(prefix, limit=1))
 
 
 def sweep(

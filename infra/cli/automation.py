@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import out, say, show
-from lakeloop.infra.place import find_place
-from lakeloop.lakehouse.errors import LakeloopError, NotFound
+from lakeloop.infra.place import Place, find_place
+from lakeloop.lakehouse.errors import LakeloopError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from lakeloop.functions.sweep import Swept
+    from lakeloop.infra.training import LocalRay
 
 PANEL = "Automation"
 SWEEP_EVERY_S = 300.0
@@ -39,40 +44,51 @@ def work(
 
     On events at once, on everything every 5 minutes.
     """
-    from lakeloop.functions.sweep import has_news, sweep
     from lakeloop.infra.training import LocalRay
     from lakeloop.lakehouse import applied
 
     place = find_place(lake, env)
+    at = moment(as_of) if as_of else None
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet)) as ray:
-        last = float("-inf")
-        while True:
-            due = once or time.monotonic() - last >= SWEEP_EVERY_S
-            if due or has_news(place.lake):
-                at = moment(as_of) if as_of else None
-                swept = sweep(
-                    place.lake,
-                    ray.launch,
-                    as_of=at,
-                    watch=lambda name, one: out.print(f"{name}: {_line(one)}", markup=False),
-                )
-                last = time.monotonic()
-                for function, error in swept.failed.items():
-                    say(f"{function}: {error}")
-                if once:
-                    if not swept.anything:
-                        say(
-                            "nothing to do"
-                            if applied.names(place.lake)
-                            else "no project is applied; run `lakeloop apply` in its folder",
-                            quiet=quiet,
-                        )
-                    if swept.failed:
-                        raise LakeloopError(
-                            f"{len(swept.failed)} functions failed", todo="mend what they say, and run this again"
-                        )
-                    return
-            time.sleep(POLL_EVERY_S)
+        if once:
+            swept = _sweep(place, ray, at)
+            if not swept.anything:
+                idle = "nothing to do" if applied.names(place.lake) else "no project is applied; run `lakeloop apply`"
+                say(idle, quiet=quiet)
+            if swept.failed:
+                todo = "mend what they say, and run this again"
+                raise LakeloopError(f"{len(swept.failed)} functions failed", todo=todo)
+            return
+        _forever(place, ray, at)
+
+
+def _forever(place: Place, ray: LocalRay, at: datetime | None) -> None:
+    """Sweep when something new came, and every 5 minutes anyway. A store that is away is waited for."""
+    from lakeloop.functions.sweep import news
+
+    seen: frozenset[str] = frozenset()
+    last = float("-inf")
+    while True:
+        try:
+            there = news(place.lake)
+            if (there and there != seen) or time.monotonic() - last >= SWEEP_EVERY_S:
+                _sweep(place, ray, at)
+                seen, last = news(place.lake), time.monotonic()  # what is still there now cannot be done yet
+        except Unavailable as error:
+            say(str(error))
+        time.sleep(POLL_EVERY_S)
+
+
+def _sweep(place: Place, ray: LocalRay, at: datetime | None) -> Swept:
+    from lakeloop.functions.sweep import sweep
+
+    def told(function: str, one: Any) -> None:
+        out.print(f"{function}: {_line(one)}", markup=False)
+
+    swept = sweep(place.lake, ray.launch, as_of=at, watch=told)
+    for function, error in swept.failed.items():
+        say(f"{function}: {error}")
+    return swept
 
 
 def freeze(
