@@ -17,8 +17,8 @@ FILES = {
     "lakeloop.toml": 'name = "p"\nowner = "me"\n',
     "sources/seen.toml": 'owner = "me"\nread = { kind = "landing", format = "csv" }\nevent_time = "t"\n'
     '[columns]\nk = "string"\nt = "timestamp"\nv = "float64"\nlabel = "bool"\n',
-    "features/last.sql": '-- /// feature-view\n-- owner = "me"\n-- entity = ["k"]\n-- event_time = "t"\n-- online = true\n'
-    "-- ///\nselect k, t, v from seen\n",
+    "features/last.sql": '-- /// feature-view\n-- owner = "me"\n-- entity = ["k"]\n-- event_time = "t"\n'
+    "-- online = true\n-- ///\nselect k, t, v from seen\n",
     "models/m.sql": "select concat(k, t) as id, t as as_of, k, label, t as label_known_at from seen\n",
     "models/m.toml": 'problem = "binary"\nlearner = "sklearn"\n[inputs]\nfeatures = ["last.v"]\n[inputs.request]\n'
     'k = "category"\n[split]\nby = "random"\ntest = 0.3\n[search]\nmetric = "roc_auc"\n',
