@@ -97,11 +97,15 @@ def test_a_refit_takes_the_rounds_of_the_search_and_does_not_stop_early(kind, da
 
 def test_weights_are_heard(kind, data):
     given = data("binary")
-    heavy = replace(given.train, weight=np.where(given.train.y > 0, 50.0, 1.0))
     learner = kind("binary")
-    plain = learner.predict(fitted(kind, "binary", given)[1], given.valid.matrix)
-    weighted = learner.predict(fitted(kind, "binary", replace(given, train=heavy))[1], given.valid.matrix)
-    assert weighted.mean() > plain.mean() + 0.05
+
+    def mean_with(positive: float, negative: float) -> float:
+        weight = np.where(given.train.y > 0, positive, negative)
+        weighted = replace(given, train=replace(given.train, weight=weight))
+        return float(learner.predict(fitted(kind, "binary", weighted)[1], given.valid.matrix).mean())
+
+    assert mean_with(50.0, 1.0) > mean_with(1.0, 1.0) > mean_with(1.0, 50.0)
+    assert mean_with(50.0, 1.0) > mean_with(1.0, 50.0) + 0.05
 
 
 def test_a_class_without_rows_still_has_its_column(kind, data):
