@@ -10,9 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from http.client import HTTPConnection, HTTPException
 from typing import Any
-
-import urllib3
+from urllib.parse import urlsplit
 
 CALLERS = 8
 TIMEOUT_S = 30.0
@@ -27,8 +27,8 @@ class Traffic:
     """
 
     def __init__(self, url: str, rows: Sequence[dict[str, Any]]) -> None:
-        self._pool = urllib3.connection_from_url(url, maxsize=CALLERS, block=True, timeout=TIMEOUT_S, retries=False)
-        self._path = f"{urllib3.util.parse_url(url).path}/infer"
+        parts = urlsplit(url)
+        self._host, self._path = parts.netloc, f"{parts.path}/infer"
         self._rows: Iterator[dict[str, Any]] = iter(rows)
         self._lock, self._pause_s = threading.Lock(), 0.0
         self.versions: Counter[int] = Counter()
@@ -53,30 +53,34 @@ class Traffic:
     def finish(self) -> None:
         for thread in self._threads:
             thread.join()
-        self._pool.close()
 
     def _call(self) -> None:
+        connection = HTTPConnection(self._host, timeout=TIMEOUT_S)
         while True:
             with self._lock:
                 row = next(self._rows, None)
             if row is None:
+                connection.close()
                 return
-            problem = self._send(row)
+            problem = self._send(connection, row)
             if problem:
                 with self._lock:
                     self.failures.append(problem)
             if self._pause_s:
                 time.sleep(self._pause_s)
 
-    def _send(self, row: dict[str, Any]) -> str:
+    def _send(self, connection: HTTPConnection, row: dict[str, Any]) -> str:
         try:
-            answer = self._pool.request("POST", self._path, body=json.dumps({"id": row["id"], "rows": [row]}).encode())
-        except urllib3.exceptions.HTTPError as error:
+            connection.request("POST", self._path, json.dumps({"id": row["id"], "rows": [row]}))
+            answer = connection.getresponse()
+            body = answer.read()
+        except (HTTPException, OSError) as error:
+            connection.close()  # the next request opens it anew
             return f"{type(error).__name__}: {error}"
         if answer.status != 200:
-            return f"{answer.status}: {answer.data[:200].decode(errors='replace')}"
+            return f"{answer.status}: {body[:200].decode(errors='replace')}"
         with self._lock:
-            self.versions[int(json.loads(answer.data)["version"])] += 1
+            self.versions[int(json.loads(body)["version"])] += 1
         return ""
 
 
