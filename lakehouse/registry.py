@@ -61,11 +61,6 @@ def versions(lake: Lake, project: str, model: str) -> list[Revision]:
     return [version(lake, project, model, number) for number in reversed(numbers(lake, project, model))]
 
 
-def version_of_run(lake: Lake, project: str, model: str, run: str) -> Revision | None:
-    """The version that a run made, or None."""
-    return next((found for found in versions(lake, project, model) if found.body["run"] == run), None)
-
-
 def set_status(lake: Lake, project: str, model: str, number: int, status: Status, why: str) -> Revision:
     """Change a version's status; to the one it has, changes nothing. Decided anew when another change came first."""
     while True:

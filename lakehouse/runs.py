@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from lakeloop.lakehouse import applied, keys
 from lakeloop.lakehouse.documents import LostRace, Revision
@@ -23,9 +23,6 @@ from lakeloop.lakehouse.errors import AlreadyExists, Invalid, LakeloopError, Not
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.versions import model_version
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KIND = "runs"
 BEAT_S = 20.0
@@ -194,21 +191,6 @@ def beating(lake: Lake, run: str, every_s: float = BEAT_S) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def runs_table(lake: Lake) -> pa.Table | None:
-    """The newest row of each run in the journal, newest run first; None when there was never one."""
-    import pyarrow as pa
-
-    rows = lake.journal(KIND).read()
-    if rows is None:
-        return None
-    ordered = rows.sort_by([("logged_at", "ascending")]).to_pylist()
-    latest: dict[str, dict[str, Any]] = {}
-    for row in ordered:
-        known = {name: value for name, value in row.items() if value is not None}
-        latest[row["run"]] = {**latest.pop(row["run"], dict.fromkeys(row)), **known}
-    return pa.Table.from_pylist(list(reversed(latest.values())), schema=rows.schema)
 
 
 def _settle(lake: Lake, run: str, status: Outcome, result: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

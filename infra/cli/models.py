@@ -117,24 +117,26 @@ def runs_list(
     """Every run, newest first, with its result and the gate's verdict."""
     place = find_place(lake, env)
     rows = place.lake.sql(
-        """select r.run, r.model, r.status, r.version, m.metric, m.value, m.low, m.high, v.verdict, r.trigger, r.as_of,
-                  r.seconds, r.first_logged_at as started
+        """select r.run, r.model, r.status, r.version, v.verdict, r.trigger, r.as_of, r.seconds,
+                  r.first_logged_at as started
            from lakeloop.runs r
            left join (
              select run, arg_max(verdict, logged_at) as verdict from lakeloop.verdicts group by run
            ) v using (run)
-           left join (
-             select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = ''
-             qualify row_number() over (
-               partition by run order by metric in ('roc_auc', 'accuracy', 'rmse') desc, metric
-             ) = 1
-           ) m using (run)
            where ? = '' or r.model = ? order by started desc""",
         [model or "", model or ""],
     ).to_pylist()
+    measured = place.lake.sql(
+        "select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = ''"
+    ).to_pylist()
+    found = {(one["run"], one["metric"]): one for one in measured}
+    models = place.applied().models
     for row in rows:
-        if row["value"] is not None and not as_json:
-            row["score"] = f"{row['metric']} {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        metric = models[row["model"]].search.metric if row["model"] in models else ""
+        one = found.get((row["run"], metric))
+        row |= {"metric": metric, **{name: one[name] if one else None for name in ("value", "low", "high")}}
+        if one and one["value"] is not None and not as_json:
+            row["score"] = f"{metric} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]"
     show(
         rows,
         as_json=as_json,

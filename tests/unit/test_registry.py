@@ -71,15 +71,6 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(lake):
         registry.version(lake, "flights", "late", 7)
 
 
-def test_a_version_is_found_by_its_run(lake):
-    registry.register(lake, "flights", "late", "run-a", BODY)
-    registry.register(lake, "flights", "late", "run-b", BODY)
-    found = registry.version_of_run(lake, "flights", "late", "run-b")
-    assert found is not None
-    assert found.body["version"] == 2
-    assert registry.version_of_run(lake, "flights", "late", "run-c") is None
-
-
 def test_a_metric_is_that_of_the_model_on_all_test_rows_unless_said_otherwise():
     rows = [
         {"subject": "baseline", "metric": "brier", "slice": "", "value": 0.9},

@@ -63,3 +63,11 @@ print(sorted(loaded - sys.stdlib_module_names - {"lakeloop"}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert [name for name in eval(done.stdout) if not name.startswith("__editable__")] == []
+
+
+def test_every_test_that_the_documents_name_is_there() -> None:
+    for page in ("guarantees.md", "capabilities.md"):
+        text = (ROOT / "docs" / page).read_text()
+        named = set(re.findall(r"\b(?:unit|functional|properties|faults|contract)/[\w./]+[\w]", text))
+        assert len(named) > 5
+        assert [name for name in named if not (ROOT / "tests" / name).exists()] == []

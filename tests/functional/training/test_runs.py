@@ -110,12 +110,12 @@ def test_the_beat_puts_the_marker_again_and_ends_with_the_work(wine):
 
 
 def test_the_table_has_the_newest_of_each_run(wine):
-    assert runs.runs_table(wine.lake) is None
+    assert wine.lake.sql("select * from lakeloop.runs").num_rows == 0
     one, two = wine.open("wine", "one"), wine.open("wine", "two")
     opened = runs.get_run(wine.lake, one)
     runs.record_run(wine.lake, opened, "started", wine.lake.clock(), {"environment": "{}"})
     runs.finish_run(wine.lake, one, version=1, facts={"seconds": 2.0})
     runs.fail_run(wine.lake, two, "no")
-    rows = {row["run"]: row for row in runs.runs_table(wine.lake).to_pylist()}
+    rows = {row["run"]: row for row in wine.lake.sql("select * from lakeloop.runs order by logged_at desc").to_pylist()}
     assert (rows[one]["status"], rows[one]["version"], rows[one]["environment"]) == ("finished", 1, "{}")
     assert (rows[two]["status"], rows[two]["error"]) == ("failed", "no")

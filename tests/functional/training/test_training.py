@@ -102,7 +102,7 @@ def test_breast_cancer_binary_with_calibration_threshold_and_baseline(ready):
     assert {(row["version"], row["run"]) for row in metrics} == {(1, run)}
     auc = next(row for row in metrics if (row["subject"], row["metric"], row["slice"]) == ("model", "roc_auc", ""))
     assert auc["low"] <= auc["value"] <= auc["high"]
-    journal = runs.runs_table(cancer.lake).to_pylist()[0]
+    journal = cancer.lake.sql("select * from lakeloop.runs order by logged_at desc").to_pylist()[0]
     assert (journal["status"], journal["version"], journal["trigger"]) == ("finished", 1, "by hand")
     assert json.loads(journal["tables"]) == {"breast_cancer/facts": 1}
     assert "scikit-learn" in json.loads(journal["environment"])
@@ -198,7 +198,10 @@ def test_a_fault_of_the_project_ends_the_run_with_its_reason(ready):
     assert "alpha is missing" in found.error
     with pytest.raises(Invalid, match="has failed"):
         train(wine.lake, run)
-    assert "alpha is missing" in runs.runs_table(wine.lake).to_pylist()[0]["error"]
+    assert (
+        "alpha is missing"
+        in wine.lake.sql("select * from lakeloop.runs order by logged_at desc").to_pylist()[0]["error"]
+    )
 
 
 def test_refit_on_train_keeps_the_model_that_chose_and_refit_on_all_has_seen_the_test(ready):
