@@ -67,7 +67,7 @@ def main() -> None:
         f"{ROWS / a:,.0f}/s",
         f"{ROWS / b:,.0f}/s, write_deltalake of the same file",
         b / a,
-        "at least 0.8 (not yet)",
+        "at least 0.8 (not reached)",
     )
 
 
