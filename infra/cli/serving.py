@@ -76,12 +76,16 @@ def serve(
 
 
 def _wait_for_interrupt() -> None:
+    """Until SIGINT, also where it was ignored by whoever started this process in the background."""
+    import signal
     import threading
 
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+        stop.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def predict(
