@@ -46,14 +46,15 @@ class Verdict:
     run: str
     version: int | None
     verdict: str
-    """promoted | waiting | refused | failed | lost"""
+    """promoted | waiting | refused | failed | lost | unjudged"""
     why: str
     findings: tuple[Finding, ...] = ()
 
 
 def gate_model(lake: Lake, project: Project) -> list[Verdict]:
     """Judge every open run of a project that has a result; declare those lost that nobody works on any more."""
-    done, failed = [], None
+    done: list[Verdict] = []
+    unjudged: list[tuple[Verdict, LakeloopError]] = []
     for run in runs.open_runs(lake):
         if run.project != project.name:
             continue
@@ -61,16 +62,16 @@ def gate_model(lake: Lake, project: Project) -> list[Verdict]:
             try:
                 done.append(_gate(lake, project, run))
             except LakeloopError as error:  # one run that cannot be judged does not keep the others waiting
-                failed = failed or error
+                unjudged.append((Verdict(run.model, run.run, run.version, "unjudged", str(error)), error))
         elif run.finished:
             runs.close_run(lake, run.run)
             done.append(Verdict(run.model, run.run, None, run.status, run.error))
         elif run.lost:
             runs.close_run(lake, run.run, lost="its worker is gone")
             done.append(Verdict(run.model, run.run, None, "lost", "its worker is gone"))
-    if failed is not None and not done:
-        raise failed
-    return done
+    if unjudged and not done:  # nothing else is left to do: the next sweep keeps it as stuck
+        raise unjudged[0][1]
+    return [*done, *(verdict for verdict, _ in unjudged)]
 
 
 def judge_version(
