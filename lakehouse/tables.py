@@ -41,6 +41,14 @@ WRITER = WriterProperties(
     # Line numbers count up: as differences they take a seventh of the bytes, and no dictionary is tried in vain.
     column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")}
 )
+SQL_TYPES = {
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.bool_(): "BOOLEAN",
+    pa.date32(): "DATE",
+    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+}
 T = TypeVar("T")
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
@@ -138,7 +146,7 @@ class Table:
         scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
         return scanner.to_reader()
 
-    def facts(self, limit: int = 50) -> list[dict[str, Any]]:
+    def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
         return list(self._delta.history(limit))
 
@@ -380,6 +388,13 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
             values = rows.column(at).cast(wanted) if _widens(field.type, wanted) else pa.nulls(rows.num_rows, wanted)
             rows = rows.set_column(at, pa.field(field.name, wanted), values)
     return rows
+
+
+def duckdb_type(kind: pa.DataType) -> str:
+    """The name that SQL has for a stored type."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{duckdb_type(kind.value_type)}[]"
+    return SQL_TYPES[stored_type(kind)]
 
 
 def committed_at(commit: Mapping[str, Any]) -> datetime:

@@ -17,10 +17,12 @@ from lakeloop.lakehouse import applied, keys
 from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import Pin
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
-from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
+from lakeloop.lakehouse.tables import Table
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}
@@ -52,14 +54,14 @@ def names_of(project: Project) -> list[str]:
 
 
 class LakeCatalog:
-    """Resolves names for one session. Remembers the version of every table it opened, in `versions`."""
+    """Resolves names for one session. Remembers every table of a project that it opened, in `read`."""
 
     def __init__(
         self,
         lake: Lake,
         project: Project | None = None,
         *,
-        pins: Mapping[str, int] | None = None,
+        pins: Mapping[str, Pin] | None = None,
         from_sources: bool = False,
         known_by: datetime | None = None,
         exempt: str = "",
@@ -73,7 +75,7 @@ class LakeCatalog:
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
         self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
-        self.versions: dict[str, int] = {}
+        self.read: dict[str, Table | Pin] = {}
         self._parts: dict[str, Relation] = {}
 
     def __call__(self, name: str) -> Relation | None:
@@ -168,12 +170,14 @@ class LakeCatalog:
 
     def _table(self, name: str, wanted: Mapping[str, str]) -> Relation:
         """A table at its pin or its newest version, with every wanted column; empty where there is none yet."""
+        if name in self._pins:
+            pin = self.read[name] = self._pins[name]
+            return Files(pin.uris(self._lake), {**wanted, **pin.columns})
         table = self._lake.table(name)
         if table is None:
             return pa.table({column: pa.array([], arrow_type(kind)) for column, kind in wanted.items()})
-        version = self._pins.get(name, table.version)
-        self.versions[name] = version
-        there = set(table.schema.names)
+        self.read[name] = table
+        there, version = set(table.schema.names), table.version
         if there >= set(wanted):
             return Stored(self._lake.tables.uri(name), version)
         part = f"_stored_{name.replace('/', '_')}"
@@ -182,6 +186,11 @@ class LakeCatalog:
             f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there
         )
         return Query(f"select *, {missing} from {quoted(part)}")
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of every table that was read."""
+        return {name: one.version for name, one in sorted(self.read.items())}
 
     # -- journals and documents ----------------------------------------------------------------------------------------
 
