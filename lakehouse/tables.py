@@ -137,6 +137,12 @@ class Table:
         found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
         return set(found.column(name).unique().to_pylist())
 
+    def newest(self, column: str) -> datetime | None:
+        """The greatest value of a column of times, by the statistics of the files; None where there is none."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        values = found.column(f"max.{column}").to_pylist() if f"max.{column}" in found.column_names else []
+        return max((_aware(value) for value in values if value is not None), default=None)
+
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
         return self._delta.to_pyarrow_table()
@@ -400,6 +406,10 @@ def duckdb_type(kind: pa.DataType) -> str:
 def committed_at(commit: Mapping[str, Any]) -> datetime:
     """When a commit (a record of `Table.facts`) was made."""
     return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+
+
+def _aware(value: datetime) -> datetime:
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _reader(rows: Rows) -> pa.RecordBatchReader:
