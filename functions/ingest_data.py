@@ -31,7 +31,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.store import Entry
-from lakeloop.lakehouse.tables import Table
+from lakeloop.lakehouse.tables import Table, other_types
 
 TRIES = 10
 SHOWN = 3
@@ -190,6 +190,8 @@ def _commit(landing: _Landing, judged: Judged) -> int:
                 pass
             return table.version
         try:
+            if declared := other_types(table.schema, rows.schema):
+                table.retype(declared)
             stream = pa.RecordBatchReader.from_batches(rows.schema, chain([first], batches))
             return table.append(stream, facts={"file": identity})
         except Conflict:
@@ -207,7 +209,7 @@ def _ingestion_time(lake: Lake, table: Table | None) -> datetime:
     key is the last, not a writer's clock."""
     newest = table.newest(INGESTED_AT) if table is not None else None
     now = lake.clock()
-    return now if newest is None else max(now, newest + timedelta(microseconds=1))
+    return now if newest is None else max(now, newest + timedelta(milliseconds=1))
 
 
 def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:
