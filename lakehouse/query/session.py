@@ -106,14 +106,15 @@ class Session:
         self._attach_all(sql)
         return Batches(self._connection, sql, values, where, rows)
 
-    def attach_file(self, name: str, path: Path) -> None:
-        """A Parquet file in `scratch` under a name, with `_line` (1 is the first row) in place of a column that is
-        called so."""
+    def attach_file(self, name: str, path: Path, rows: tuple[int, int] | None = None) -> None:
+        """A Parquet file in `scratch` (or its rows [begin, end)) under a name, with `_line` (1 is the first row of the
+        file) in place of a column that is called so."""
         file = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        part = f" where file_row_number between {rows[0]} and {rows[1] - 1}" if rows else ""
         self._connection.execute(
-            f"create or replace view {quoted(name)} as "
+            f"create or replace temp view {quoted(name)} as "
             f"select * exclude (file_row_number), file_row_number + 1 as _line "
-            f"from (select columns(c -> lower(c) <> '_line') from {file})"
+            f"from (select columns(c -> lower(c) <> '_line') from {file}{part})"
         )
         self._known.add(name)
 
