@@ -16,11 +16,12 @@ import pyarrow as pa
 from lakeloop.lakehouse import applied, keys
 from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.features.point_in_time import known
+from lakeloop.lakehouse.journal import SEGMENT
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.pins import Pin
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
-from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, Union, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.tables import Table
 
@@ -217,18 +218,15 @@ class LakeCatalog:
         return None
 
     def _journal(self, name: str, schema: pa.Schema | None) -> Relation:
-        snapshot, flat = self._lake.journal(name).snapshot(), name.replace(".", "_")
-        parts: list[str] = []
+        snapshot, parts = self._lake.journal(name).snapshot(), list[Stored | pa.Table]()
         if snapshot.table is not None:
-            self._parts[f"_folded_{flat}"] = Stored(self._lake.tables.uri(f"lakeloop/{name}"), snapshot.table.version)
-            parts.append(f"select * from {quoted(f'_folded_{flat}')}")
+            parts.append(Stored(self._lake.tables.uri(f"lakeloop/{name}"), snapshot.table.version))
         if snapshot.pending is not None:
-            self._parts[f"_pending_{flat}"] = snapshot.pending
-            parts.append(f"select * from {quoted(f'_pending_{flat}')}")
-        if schema is not None:
-            self._parts[f"_empty_{flat}"] = schema.append(pa.field("_segment", pa.string())).empty_table()
-            parts.append(f"select * from {quoted(f'_empty_{flat}')}")
-        return Query(" union all by name ".join(parts) or "select null::VARCHAR as prediction_id where false")
+            parts.append(snapshot.pending)
+        there = [name for part in (snapshot.table, snapshot.pending) if part is not None for name in part.schema.names]
+        if schema is not None and not {*there} >= {*schema.names}:  # each part of a union costs time
+            parts.append(schema.append(pa.field(SEGMENT, pa.string())).empty_table())
+        return Union(tuple(parts)) if parts else Query("select null::VARCHAR as prediction_id where false")
 
     def _prediction_journals(self) -> list[str]:
         store = self._lake.store

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
@@ -48,7 +49,14 @@ class Query:
     sql: str
 
 
-Relation: TypeAlias = Stored | Files | Query | pa.Table
+@dataclass(frozen=True, slots=True)
+class Union:
+    """Rows of several relations, columns by name: a journal is what was folded and what was not."""
+
+    parts: tuple[Stored | pa.Table, ...]
+
+
+Relation: TypeAlias = Stored | Files | Union | Query | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
 
@@ -75,6 +83,7 @@ class Session:
         self._catalog = catalog
         self._connection = _connect(location, threads, memory)
         self._known: set[str] = set()
+        self._numbers = count()
 
     def __enter__(self) -> Session:
         return self
@@ -118,18 +127,29 @@ class Session:
         relation = self._catalog(name)
         if relation is None:
             return  # DuckDB says it best, with the names that are near
-        if isinstance(relation, pa.Table):
-            self._connection.register(f"_rows_{len(self._known)}", relation)
-            self._view(name, f"select * from _rows_{len(self._known)}")
-        elif isinstance(relation, Stored):
-            self._view(name, f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})")
-        elif isinstance(relation, Files):
-            self._view(name, _files(relation))
-        else:
+        if isinstance(relation, Query):
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
-            self._view(name, relation.sql)
+        self._view(name, self._select(relation))
         self._known.add(name)
+
+    def _select(self, relation: Relation) -> str:
+        """A relation as SQL. Rows in memory become a temporary table: DuckDB pushes a join's Bloom filter into a view
+        of Arrow rows that stands in a union, and then fails because their scan knows none."""
+        match relation:
+            case Query():
+                return relation.sql
+            case Stored():
+                return f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})"
+            case Files():
+                return _files(relation)
+            case Union():
+                return " union all by name ".join(map(self._select, relation.parts))
+        held = f"_rows_{next(self._numbers)}"
+        self._connection.register(f"{held}_arrow", relation.combine_chunks())
+        self._connection.execute(f"create temp table {held} as select * from {held}_arrow")
+        self._connection.unregister(f"{held}_arrow")
+        return f"select * from {held}"
 
     def _view(self, name: str, sql: str) -> None:
         """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
