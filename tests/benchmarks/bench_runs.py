@@ -197,8 +197,8 @@ def fill_mlflow(database: str, experiment: int, runs: ManyRuns) -> None:
     tags += [("model", str(model), one) for model, one in zip(runs.model, ids, strict=True)]
     with sqlite3.connect(database) as connection:
         connection.executemany(
-            "insert into runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time, "
-            "end_time, source_version, lifecycle_stage, artifact_uri, experiment_id) "
+            "insert into runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status, "
+            "start_time, end_time, source_version, lifecycle_stage, artifact_uri, experiment_id) "
             "values (?, ?, 'UNKNOWN', '', '', 'trainer', 'FINISHED', ?, ?, '', 'active', 'nowhere', ?)",
             [(*row, experiment) for row in zip(ids, names, at, ended, strict=True)],
         )
