@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -79,9 +79,18 @@ def timestamp(at: datetime) -> str:
 class Session:
     """One locked-down connection. Use as a context manager; not shared between threads."""
 
-    def __init__(self, location: Location | None, catalog: Catalog, *, threads: int = 0, memory: str = "") -> None:
+    def __init__(
+        self,
+        location: Location | None,
+        catalog: Catalog,
+        *,
+        threads: int = 0,
+        memory: str = "",
+        scratch: Path | None = None,
+    ) -> None:
+        """`scratch` is a folder of the caller's, for `attach_file` and for what does not fit in memory."""
         self._catalog = catalog
-        self._connection = _connect(location, threads, memory)
+        self._connection = _connect(location, threads, memory, scratch)
         self._known: set[str] = set()
         self._numbers = count()
 
@@ -101,7 +110,23 @@ class Session:
         except duckdb.Error as error:
             raise translated(error, where) from error
 
-    def register(self, name: str, rows: pa.Table) -> None:
+    def stream(self, sql: str, values: Sequence[object] = (), *, where: str = "", rows: int = 1 << 17) -> Batches:
+        """The answer in batches of so many rows, computed as they are asked for. One at a time for a session."""
+        self._attach_all(sql)
+        return Batches(self._connection, sql, values, where, rows)
+
+    def attach_file(self, name: str, path: Path) -> None:
+        """A Parquet file in `scratch` under a name, with `_line` (1 is the first row) in place of a column that is
+        called so."""
+        file = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        self._connection.execute(
+            f"create or replace view {quoted(name)} as "
+            f"select * exclude (file_row_number), file_row_number + 1 as _line "
+            f"from (select columns(c -> lower(c) <> '_line') from {file})"
+        )
+        self._known.add(name)
+
+    def register(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Give a table in memory a name."""
         self._connection.register(name, rows)
         self._known.add(name)
@@ -113,6 +138,12 @@ class Session:
             self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values)
         except duckdb.Error as error:
             raise translated(error, where) from error
+        self._known.add(name)
+
+    def define(self, name: str, sql: str) -> None:
+        """Give a query a name; it is computed anew each time the name is read."""
+        self._attach_all(sql)
+        self._view(name, sql)
         self._known.add(name)
 
     def _attach_all(self, sql: str) -> None:
@@ -166,6 +197,33 @@ class Session:
                 raise translated(error, name) from error
 
 
+class Batches:
+    """An answer that is computed while it is read."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[object], where: str, rows: int
+    ) -> None:
+        self._where = where
+        try:
+            self._reader = connection.execute(sql, values).to_arrow_reader(rows)
+        except duckdb.Error as error:
+            raise translated(error, where) from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            try:
+                batch = self._reader.read_next_batch()
+            except StopIteration:
+                return
+            except (duckdb.Error, OSError, pa.ArrowException) as error:
+                raise translated(error, self._where) from error
+            yield batch
+
+
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
     """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
@@ -189,7 +247,7 @@ def _files(relation: Files) -> str:
     )
 
 
-def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
+def _connect(location: Location | None, threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
@@ -204,10 +262,13 @@ def _connect(location: Location | None, threads: int, memory: str) -> duckdb.Duc
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    if location:
-        if location.options:
-            connection.execute(_secret(location.options))
-        connection.execute(f"set allowed_directories = [{literal(location.uri.rstrip('/') + '/')}]")
+    folders = [location.uri.rstrip("/")] if location else []
+    if location and location.options:
+        connection.execute(_secret(location.options))
+    if scratch:
+        folders.append(str(scratch))
+        connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
+    connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
@@ -243,7 +304,7 @@ def _extension(name: str) -> str:
     return str(files[0])
 
 
-def translated(error: duckdb.Error, where: str) -> LakeloopError:
+def translated(error: Exception, where: str) -> LakeloopError:
     """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = lines[0] if lines else type(error).__name__
