@@ -76,8 +76,12 @@ class Table:
             return set()
         import pyarrow.dataset as ds
 
-        found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
-        return set(found.column(name).unique().to_pylist())
+        column = ds.field(name)  # the bounds prune files, which the list alone would not
+        admitted = (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
+        found: set[str] = set()
+        for batch in self._delta.to_pyarrow_dataset().scanner(columns=[name], filter=admitted).to_batches():
+            found.update(batch.column(0).unique().to_pylist())
+        return found
 
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
