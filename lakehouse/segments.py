@@ -12,12 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
 from lakeloop.lakehouse.store import Entry, Store
 from lakeloop.lakehouse.tables import fitted, misfit, stored_schema
 
+T = TypeVar("T")
 SEGMENT = "_segment"
 READERS = 16
 """Parallel GETs."""
@@ -51,64 +53,61 @@ def decoded(data: bytes) -> pa.Table | None:
 
 
 @dataclass(slots=True)
-class Kept:
+class Kept(Generic[T]):
     """What was read of immutable objects, the least recently used forgotten first. Safe for threads."""
 
     limit: int = KEPT_BYTES
     bytes: int = 0
-    _rows: OrderedDict[tuple[str, str], tuple[str, int, pa.Table | None]] = field(default_factory=OrderedDict)
+    _things: OrderedDict[tuple[str, str], tuple[str, int, T]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, url: str, entry: Entry) -> tuple[bool, pa.Table | None]:
-        """Whether the listed object is kept, and its rows."""
+    def get(self, url: str, entry: Entry) -> T | None:
+        """What was read of the listed object, if it is kept."""
         with self._lock:
-            there = self._rows.get((url, entry.key))
+            there = self._things.get((url, entry.key))
             if there is None or not entry.tag or there[0] != entry.tag:
-                return False, None
-            self._rows.move_to_end((url, entry.key))
-            return True, there[2]
+                return None
+            self._things.move_to_end((url, entry.key))
+            return there[2]
 
-    def put(self, url: str, entry: Entry, rows: pa.Table | None) -> None:
+    def put(self, url: str, entry: Entry, thing: T) -> None:
         if not entry.tag or entry.size > self.limit:
             return
         with self._lock:
             self._drop((url, entry.key))
-            self._rows[(url, entry.key)] = (entry.tag, entry.size, rows)
+            self._things[(url, entry.key)] = (entry.tag, entry.size, thing)
             self.bytes += entry.size
             while self.bytes > self.limit:
-                self._drop(next(iter(self._rows)))
+                self._drop(next(iter(self._things)))
 
     def forget(self, url: str) -> None:
         """Hold nothing of this store any more."""
         with self._lock:
-            for key in [key for key in self._rows if key[0] == url]:
+            for key in [key for key in self._things if key[0] == url]:
                 self._drop(key)
 
     def _drop(self, key: tuple[str, str]) -> None:
-        there = self._rows.pop(key, None)
+        there = self._things.pop(key, None)
         self.bytes -= there[1] if there else 0
 
 
-KEPT = Kept()
+UNREADABLE = pa.table({})
+"""Kept of a segment whose bytes are not those of one."""
+KEPT: Kept[pa.Table] = Kept()
 """Of this process. A cache by identity: nothing depends on what is in it."""
 
 
 def read_segments(store: Store, entries: Sequence[Entry], *, keep: bool = True) -> list[pa.Table | None]:
     """The rows of listed segments, in their order, None for one that cannot be read: a GET for each that is not kept,
     `READERS` at a time. NotFound when one is gone."""
-    found = dict[str, pa.Table | None]()
-    missing = []
-    for entry in entries:
-        there, rows = KEPT.get(store.url, entry)
-        if there:
-            found[entry.key] = rows
-        else:
-            missing.append(entry)
+    found = {entry.key: KEPT.get(store.url, entry) for entry in entries}
+    missing = [entry for entry in entries if found[entry.key] is None]
     for entry, data in zip(missing, fetched(store, [entry.key for entry in missing]), strict=True):
-        rows = found[entry.key] = decoded(data)
+        rows = decoded(data)
+        found[entry.key] = UNREADABLE if rows is None else rows
         if keep:
-            KEPT.put(store.url, entry, rows)
-    return [found[entry.key] for entry in entries]
+            KEPT.put(store.url, entry, found[entry.key])
+    return [None if found[entry.key] is UNREADABLE else found[entry.key] for entry in entries]
 
 
 def fetched(store: Store, keys: Sequence[str]) -> Iterable[bytes]:

@@ -151,10 +151,12 @@ class Tables:
     def uri(self, name: str) -> str:
         return f"{self._location.uri}/{keys.table(name)}"
 
-    def open(self, name: str) -> Table | None:
-        """The newest version, or None when there is no such table."""
+    def open(self, name: str, *, version: int | None = None) -> Table | None:
+        """A version, by default the newest, or None when there is no such table, or no such version any more."""
         try:
-            return Table(name, DeltaTable(self.uri(name), storage_options=dict(self._location.options)))
+            return Table(
+                name, DeltaTable(self.uri(name), version=version, storage_options=dict(self._location.options))
+            )
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:

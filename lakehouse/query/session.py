@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
+from lakeloop.lakehouse.errors import Invalid, Unavailable
+from lakeloop.lakehouse.query.failures import translated
+from lakeloop.lakehouse.query.interrupting import Interruptible
 from lakeloop.lakehouse.query.statements import TABLE_FUNCTIONS, parse, references
 from lakeloop.lakehouse.store import Location
+
+T = TypeVar("T")
+WHOLE_ROWS, PART_ROWS = 1_000_000, 100_000
+"""Rows of a batch where the answer is wanted whole, and where it is read part by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is read part by part: its memory is that of a part. Only one at a time of a session."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
 def timestamp(at: datetime) -> str:
     """A moment for SQL text."""
     return f"timestamptz {literal(at.isoformat())}"
@@ -66,6 +81,7 @@ class Session:
     def __init__(self, location: Location | None, catalog: Catalog, *, threads: int = 0, memory: str = "") -> None:
         self._catalog = catalog
         self._connection = _connect(location, threads, memory)
+        self._interruptible = Interruptible(self._connection)
         self._known: set[str] = set()
 
     def __enter__(self) -> Session:
@@ -74,15 +90,31 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._interruptible.close()
         self._connection.close()
 
     def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = (), *, where: str = "") -> pa.Table:
         """The answer as Arrow. `where` names the text in an error (a file, "the query")."""
+        answer = self.stream(sql, values, where=where, rows=WHOLE_ROWS)
+        return pa.Table.from_batches(answer.batches, answer.schema)
+
+    def stream(
+        self,
+        sql: str,
+        values: Sequence[object] | Mapping[str, object] = (),
+        *,
+        where: str = "",
+        rows: int = PART_ROWS,
+    ) -> Answer:
+        """The answer in batches of at most `rows`, computed as they are taken."""
         self._attach_all(sql)
-        try:
-            return self._connection.execute(sql, values).to_arrow_table()
-        except duckdb.Error as error:
-            raise translated(error, where) from error
+        reader = self._call(lambda: self._connection.execute(sql, values).to_arrow_reader(rows), where)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            while (batch := self._call(lambda: next(reader, None), where)) is not None:
+                yield batch
+
+        return Answer(reader.schema, batches())
 
     def register(self, name: str, rows: pa.Table) -> None:
         """Give a table in memory a name."""
@@ -92,11 +124,17 @@ class Session:
     def keep(self, name: str, sql: str, values: Sequence[object] = (), *, where: str = "") -> None:
         """Compute a query once, under a name: a temporary table."""
         self._attach_all(sql)
-        try:
-            self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values)
-        except duckdb.Error as error:
-            raise translated(error, where) from error
+        self._call(
+            lambda: self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values), where
+        )
         self._known.add(name)
+
+    def _call(self, call: Callable[[], T], where: str) -> T:
+        """A call on the connection that Ctrl-C ends, and whose errors are ours."""
+        try:
+            return self._interruptible(call)
+        except (duckdb.Error, OSError) as error:
+            raise translated(error, where) from error
 
     def _attach_all(self, sql: str) -> None:
         for name in sorted(_names(sql)):
@@ -114,7 +152,7 @@ class Session:
             self._connection.register(f"_rows_{len(self._known)}", relation)
             self._view(name, f"select * from _rows_{len(self._known)}")
         elif isinstance(relation, Stored):
-            self._view(name, f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})")
+            self._view(name, f"select * from delta_scan({literal(_path(relation.uri))}, version => {relation.version})")
         else:
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
@@ -124,16 +162,20 @@ class Session:
     def _view(self, name: str, sql: str) -> None:
         """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
         so."""
-        schema, dot, short = name.rpartition(".")
-        targets = [f"{quoted(schema)}.{quoted(short)}"] if dot else []
+        base, at, version = name.partition("@")  # a moment may hold a dot
+        schema, dot, short = base.rpartition(".")
+        targets = [f"{quoted(schema)}.{quoted(short + at + version)}"] if dot else []
         targets += [quoted(name)] if "@" in name or not dot else []
         if dot:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
         for target in targets:
-            try:
-                self._connection.execute(f"create or replace view {target} as (\n{sql}\n)")
-            except duckdb.Error as error:
-                raise translated(error, name) from error
+            text = f"create or replace view {target} as (\n{sql}\n)"
+            self._call(lambda: self._connection.execute(text), name)  # noqa: B023 - called at once
+
+
+def _path(uri: str) -> str:
+    """How DuckDB's Delta reader takes a place: it cuts off the last part of a path that is not ASCII, of a URL not."""
+    return uri if uri.isascii() or "://" in uri else f"file://{quote(uri)}"
 
 
 @lru_cache(maxsize=1024)
@@ -198,17 +240,3 @@ def _extension(name: str) -> str:
             todo=f"pip install duckdb-extension-{name}=={duckdb.__version__}",
         )
     return str(files[0])
-
-
-def translated(error: duckdb.Error, where: str) -> LakeloopError:
-    """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = lines[0] if lines else type(error).__name__
-    hint = next((line for line in lines[1:] if line.startswith(("Did you mean", "Candidate"))), "")
-    if isinstance(error, duckdb.HTTPException | duckdb.IOException):
-        return Unavailable(what, where=where, todo="check the store, then try again")
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return Unavailable(
-            "the query needs more memory than it may use", where=where, todo="select fewer rows or columns"
-        )
-    return Invalid(what, where=where or "the query", todo=hint or "mend the SQL")

@@ -35,6 +35,7 @@ _ALWAYS_FORBIDDEN: Final = frozenset(
 _PATH: Final = re.compile(
     r"[/\\*?:]|\.(?:csv|tsv|json|jsonl|ndjson|parquet|gz|zst|db|duckdb|txt|arrow)$", re.IGNORECASE
 )
+_MOMENT: Final = re.compile(r"@\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?$")
 _LINE: Final = re.compile(r"\n\s*LINE (\d+): .*", re.DOTALL)
 
 Tree = Mapping[str, Any]
@@ -196,7 +197,7 @@ def _problems(
         if name not in table_functions:
             yield at, f"{name}() may not be used as a table", "read sources and views by their names"
     for name, at in found.tables.items():
-        if tables is None and _PATH.search(name):
+        if tables is None and _PATH.search(_MOMENT.sub("", name)):
             yield at, f'"{name}" is a path, not a table', "read sources and views by their names"
         if tables is not None and name.lower() not in {table.lower() for table in tables}:
             yield at, f'there is no source or view "{name}"', _nearest(name, tables)
