@@ -80,6 +80,10 @@ def raw(project: str, source: str, at: datetime, file: str) -> str:
     return f"raw/{project}/{source}/{at:%Y-%m-%d}/{file}"
 
 
+def quarantined_file(project: str, source: str, file: str) -> str:
+    return f"quarantine/{project}/{source}/{file}"
+
+
 def online(project: str, view: str, version: str, sha256: str) -> str:
     return f"online/{project}/{view}/{version}/{sha256}.arrow"
 

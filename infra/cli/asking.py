@@ -17,7 +17,7 @@ from lakeloop.infra.place import find_place
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from lakeloop.lakehouse.query.session import Answer
+    from lakeloop.lakehouse.query.session import Batches
 
 
 def query(
@@ -45,12 +45,12 @@ def query(
             _show(answer, limit)
 
 
-def _show(answer: Answer, limit: int) -> None:
+def _show(answer: Batches, limit: int) -> None:
     """The first rows; the others are counted and not kept."""
     names = distinct(answer.schema.names)
     rows: list[dict[str, Any]] = []
     count = 0
-    for batch in answer.batches:
+    for batch in answer:
         rows += _rows(batch.slice(0, max(0, limit - len(rows))), names)
         count += batch.num_rows
     show(rows, as_json=False, columns=names, empty="no rows")
@@ -58,15 +58,15 @@ def _show(answer: Answer, limit: int) -> None:
         say(f"{len(rows)} of {count:,} rows; --csv or --json give all")
 
 
-def _write_json(answer: Answer) -> None:
+def _write_json(answer: Batches) -> None:
     names = distinct(answer.schema.names)
-    for batch in answer.batches:
+    for batch in answer:
         lines = [json.dumps(_finite(row), default=_plain, allow_nan=False) for row in _rows(batch, names)]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 
 
-def _write_csv(answer: Answer) -> None:
+def _write_csv(answer: Batches) -> None:
     """With a header, also where there are no rows. What CSV has no form for (lists, structs) is JSON in it."""
     import pyarrow as pa
     from pyarrow import csv
@@ -75,7 +75,7 @@ def _write_csv(answer: Answer) -> None:
     fields = [f.type if ok else pa.string() for f, ok in zip(answer.schema, flat, strict=True)]
     schema = pa.schema(list(zip(distinct(answer.schema.names), fields, strict=True)))
     with csv.CSVWriter(sys.stdout.buffer, schema) as writer:
-        for batch in answer.batches:
+        for batch in answer:
             columns = [c if ok else _as_json(c) for c, ok in zip(batch.columns, flat, strict=True)]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 

@@ -52,7 +52,8 @@ def ingest(
     for file in files or []:
         if not file.is_file():
             raise NotFound(f"there is no file {file}", todo="check the path")
-        land(place.lake, project, source or "", file.name, file.read_bytes())
+        with open(file, "rb") as data:
+            land(place.lake, project, source or "", file.name, data)
     done = ingest_data(place.lake, project, [source] if source else [])
     events.wake(place.lake, "data", project.name)
     rows = [

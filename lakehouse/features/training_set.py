@@ -16,6 +16,7 @@ from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.features.point_in_time import plain_columns, plain_join, window_join
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import Pin, pin_of
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
@@ -27,19 +28,19 @@ RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
 
 
 def training_table(
-    lake: Lake, project: Project, model: str, as_of: datetime, tables: Mapping[str, int] | None = None
-) -> tuple[pa.Table, dict[str, int]]:
+    lake: Lake, project: Project, model: str, as_of: datetime, pins: Mapping[str, Pin] | None = None
+) -> tuple[pa.Table, dict[str, Pin]]:
     """Every example whose label was known at `as_of`, by (as_of, id): id, as_of, label, label_known_at, weight?,
     group?, then the model's inputs.
 
-    `tables` pins versions; the versions that were read come back, and give the same rows again whenever they are
-    passed in. Invalid when ids repeat.
+    What was read comes back as pins, which nobody holds yet; passed in, they give the same rows again. Invalid when
+    ids repeat.
     """
-    catalog = LakeCatalog(lake, project, pins=tables)
+    catalog = LakeCatalog(lake, project, pins=pins)
     definition = project.models[model]
     with Session(lake.store.location(), catalog) as session:
         rows = training_rows(session, project, definition, as_of)
-    return rows, dict(sorted(catalog.versions.items()))
+    return rows, {name: one if isinstance(one, Pin) else pin_of(one) for name, one in sorted(catalog.read.items())}
 
 
 def training_rows(session: Session, project: Project, model: Model, labelled_by: datetime | None) -> pa.Table:

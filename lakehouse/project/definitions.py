@@ -50,7 +50,8 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a source and the rules of its values. `range` includes both ends; null breaks only `nullable`."""
+    """One column of a source and the rules of its values. `range` includes both ends; null breaks only `nullable`;
+    `on_error` is the source's by default."""
 
     name: str
     type: Type
@@ -59,6 +60,7 @@ class Column:
     values: tuple[Scalar, ...] = ()
     matches: str = ""
     unique: bool = False
+    on_error: OnError | None = None
     note: str = ""
 
 

@@ -13,7 +13,7 @@ from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Answer, Session
+from lakeloop.lakehouse.query.session import Batches, Session
 from lakeloop.lakehouse.query.statements import check_statement
 
 OF_LAKE_SCHEMA = "lakeloop."
@@ -30,7 +30,7 @@ def ask(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | 
 
 
 @contextmanager
-def asked(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | Project = "") -> Iterator[Answer]:
+def asked(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | Project = "") -> Iterator[Batches]:
     """The same in batches, for answers that are larger than memory."""
     with _session(lake, text, project) as session:
         yield session.stream(text, values, where="the query")

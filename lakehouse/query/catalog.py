@@ -18,11 +18,13 @@ from lakeloop.lakehouse import applied, keys
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import Pin
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.document_rows import document_rows
-from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
+from lakeloop.lakehouse.tables import Table, duckdb_type
 from lakeloop.lakehouse.timetravel import version_at
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
@@ -79,14 +81,14 @@ class Version:
 
 
 class LakeCatalog:
-    """Resolves names for one session. Remembers the version of every table it opened, in `versions`."""
+    """Resolves names for one session. Remembers every table of a project that it opened, in `read`."""
 
     def __init__(
         self,
         lake: Lake,
         project: Project | None = None,
         *,
-        pins: Mapping[str, int] | None = None,
+        pins: Mapping[str, Pin] | None = None,
         from_sources: bool = False,
         known_by: datetime | None = None,
         exempt: str = "",
@@ -100,7 +102,7 @@ class LakeCatalog:
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
         self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
-        self.versions: dict[str, int] = {}
+        self.read: dict[str, Table | Pin] = {}
         self._parts: dict[str, Relation] = {}
 
     def __call__(self, name: str) -> Relation | None:
@@ -152,17 +154,9 @@ class LakeCatalog:
         log = f"{keys.table(f'{schema}/{short}')}/_delta_log/"
         return any(True for _ in self._lake.store.list(log, limit=1))
 
-    def _resolved(self, name: str, version: Version) -> int:
-        """The number of a version of a table `project/table`. NotFound where it has none."""
-        table = self._lake.table(name)
-        if table is None:
-            raise NotFound(f"{name} has no version yet", where=version.name)
-        number = version.number
-        if number is None:
-            number = version_at(self._lake.store, name, version.moment())
-        if number > table.version:
-            raise NotFound(f"{name} has no version {number}", where=version.name, todo=f"its newest is {table.version}")
-        return number
+    def _number(self, name: str, version: Version) -> int:
+        """The number of a version of a table `project/table`."""
+        return version_at(self._lake.store, name, version.moment()) if version.number is None else version.number
 
     # -- of a project ------------------------------------------------------------------------------------------------
 
@@ -189,7 +183,7 @@ class LakeCatalog:
     def _source(self, project: Project, source: Source, prefix: str, version: Version | None) -> Relation:
         history = f"{prefix}{source.name}_history"
         if version is not None:
-            history += f"@{self._resolved(f'{project.name}/{source.name}', version)}"
+            history += f"@{self._number(f'{project.name}/{source.name}', version)}"
         return current_rows(source, history, where=self._known_filter(source), first_seen=self._first_seen)
 
     def _known_filter(self, source: Source) -> str:
@@ -219,21 +213,23 @@ class LakeCatalog:
         """A table at a version, at its pin or its newest version, with every wanted column; empty where there is none
         yet."""
         if at is not None:
-            number = self._resolved(name, at)
-            found = self._lake.tables.open(name, version=number)
+            found = self._lake.tables.open(name, version=self._number(name, at))
             if found is None:
-                raise NotFound(f"{name} is no longer kept at version {number}", where=at.name)
-            return self._with_columns(name, found.schema.names, number, wanted)
+                raise NotFound(f"{name} has no version yet", where=at.name)
+            return self._with_columns(name, found, wanted)
+        if name in self._pins:
+            pin = self.read[name] = self._pins[name]
+            return Files(pin.uris(self._lake), {**wanted, **pin.columns})
         table = self._lake.table(name)
         if table is None:
             return pa.table({column: pa.array([], arrow_type(kind)) for column, kind in wanted.items()})
-        version = self._pins.get(name, table.version)
-        self.versions[name] = version
-        return self._with_columns(name, table.schema.names, version, wanted)
+        self.read[name] = table
+        return self._with_columns(name, table, wanted)
 
-    def _with_columns(self, name: str, there: Sequence[str], version: int, wanted: Mapping[str, str]) -> Relation:
+    def _with_columns(self, name: str, table: Table, wanted: Mapping[str, str]) -> Relation:
         """A version of a table, with nulls in the wanted columns that it has not."""
-        if set(there) >= set(wanted):
+        there, version = set(table.schema.names), table.version
+        if there >= set(wanted):
             return Stored(self._lake.tables.uri(name), version)
         part = f"_stored_{name.replace('/', '_')}_{version}"
         self._parts[part] = Stored(self._lake.tables.uri(name), version)
@@ -242,12 +238,17 @@ class LakeCatalog:
         )
         return Query(f"select *, {missing} from {quoted(part)}")
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of every table that was read."""
+        return {name: one.version for name, one in sorted(self.read.items())}
+
     # -- journals and documents ----------------------------------------------------------------------------------------
 
     def _of_lake(self, name: str, version: Version | None = None) -> Relation | None:
         if name in LATEST_STATE:
             log = quoted(
-                f"{name}_log" if version is None else f"{name}_log@{self._resolved(f'lakeloop/{name}', version)}"
+                f"{name}_log" if version is None else f"{name}_log@{self._number(f'lakeloop/{name}', version)}"
             )
             key = LATEST_STATE[name]
             columns = ", ".join(
@@ -396,11 +397,6 @@ def arrow_type(duckdb_type: str) -> pa.DataType:
     if duckdb_type.endswith("[]"):
         return pa.list_(arrow_type(duckdb_type[:-2]))
     return ARROW_TYPES.get(duckdb_type, pa.string())
-
-
-def duckdb_type(kind: pa.DataType) -> str:
-    """The stored DuckDB type of an Arrow type."""
-    return next(name for name, one in ARROW_TYPES.items() if one == kind)
 
 
 def empty_predictions() -> pa.Table:

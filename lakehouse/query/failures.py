@@ -15,7 +15,7 @@ _DAMAGED = ("magic bytes", "Parquet", "parquet", "thrift", "Snappy", "decompress
 RESTORE = "restore the table's folder from a copy of the lake, or ask for an earlier version: name@3"
 
 
-def translated(error: duckdb.Error | OSError, where: str) -> LakeloopError:
+def translated(error: Exception, where: str) -> LakeloopError:
     """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = lines[0] if lines else type(error).__name__

@@ -28,7 +28,7 @@ from lakeloop.lakehouse.query.statements import TABLE_FUNCTIONS, parse, referenc
 from lakeloop.lakehouse.store import Location
 
 T = TypeVar("T")
-WHOLE_ROWS, PART_ROWS = 1_000_000, 100_000
+WHOLE_ROWS, PART_ROWS = 1_000_000, 1 << 17
 """Rows of a batch where the answer is wanted whole, and where it is read part by part."""
 
 
@@ -41,13 +41,21 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """Parquet files with these columns (name → DuckDB type): a version of a table that needs no log."""
+
+    uris: tuple[str, ...]
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A SELECT over other names."""
 
     sql: str
 
 
-Relation: TypeAlias = Stored | Query | pa.Table
+Relation: TypeAlias = Stored | Files | Query | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
 
@@ -62,14 +70,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that is read part by part: its memory is that of a part. Only one at a time of a session."""
-
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
-
-
 def timestamp(at: datetime) -> str:
     """A moment for SQL text."""
     return f"timestamptz {literal(at.isoformat())}"
@@ -78,9 +78,18 @@ def timestamp(at: datetime) -> str:
 class Session:
     """One locked-down connection. Use as a context manager; not shared between threads."""
 
-    def __init__(self, location: Location | None, catalog: Catalog, *, threads: int = 0, memory: str = "") -> None:
+    def __init__(
+        self,
+        location: Location | None,
+        catalog: Catalog,
+        *,
+        threads: int = 0,
+        memory: str = "",
+        scratch: Path | None = None,
+    ) -> None:
+        """`scratch` is a folder of the caller's, for `attach_file` and for what does not fit in memory."""
         self._catalog = catalog
-        self._connection = _connect(location, threads, memory)
+        self._connection = _connect(location, threads, memory, scratch)
         self._interruptible = Interruptible(self._connection)
         self._known: set[str] = set()
 
@@ -95,8 +104,8 @@ class Session:
 
     def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = (), *, where: str = "") -> pa.Table:
         """The answer as Arrow. `where` names the text in an error (a file, "the query")."""
-        answer = self.stream(sql, values, where=where, rows=WHOLE_ROWS)
-        return pa.Table.from_batches(answer.batches, answer.schema)
+        batches = self.stream(sql, values, where=where, rows=WHOLE_ROWS)
+        return pa.Table.from_batches(batches, batches.schema)
 
     def stream(
         self,
@@ -105,18 +114,24 @@ class Session:
         *,
         where: str = "",
         rows: int = PART_ROWS,
-    ) -> Answer:
-        """The answer in batches of at most `rows`, computed as they are taken."""
+    ) -> Batches:
+        """The answer in batches of at most `rows`, computed as they are asked for. One at a time for a session."""
         self._attach_all(sql)
         reader = self._call(lambda: self._connection.execute(sql, values).to_arrow_reader(rows), where)
+        return Batches(reader.schema, lambda: self._call(lambda: next(reader, None), where))
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            while (batch := self._call(lambda: next(reader, None), where)) is not None:
-                yield batch
+    def attach_file(self, name: str, path: Path) -> None:
+        """A Parquet file in `scratch` under a name, with `_line` (1 is the first row) in place of a column that is
+        called so."""
+        file = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        self._connection.execute(
+            f"create or replace view {quoted(name)} as "
+            f"select * exclude (file_row_number), file_row_number + 1 as _line "
+            f"from (select columns(c -> lower(c) <> '_line') from {file})"
+        )
+        self._known.add(name)
 
-        return Answer(reader.schema, batches())
-
-    def register(self, name: str, rows: pa.Table) -> None:
+    def register(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Give a table in memory a name."""
         self._connection.register(name, rows)
         self._known.add(name)
@@ -129,11 +144,17 @@ class Session:
         )
         self._known.add(name)
 
+    def define(self, name: str, sql: str) -> None:
+        """Give a query a name; it is computed anew each time the name is read."""
+        self._attach_all(sql)
+        self._view(name, sql)
+        self._known.add(name)
+
     def _call(self, call: Callable[[], T], where: str) -> T:
         """A call on the connection that Ctrl-C ends, and whose errors are ours."""
         try:
             return self._interruptible(call)
-        except (duckdb.Error, OSError) as error:
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
             raise translated(error, where) from error
 
     def _attach_all(self, sql: str) -> None:
@@ -153,6 +174,8 @@ class Session:
             self._view(name, f"select * from _rows_{len(self._known)}")
         elif isinstance(relation, Stored):
             self._view(name, f"select * from delta_scan({literal(_path(relation.uri))}, version => {relation.version})")
+        elif isinstance(relation, Files):
+            self._view(name, _files(relation))
         else:
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
@@ -178,6 +201,17 @@ def _path(uri: str) -> str:
     return uri if uri.isascii() or "://" in uri else f"file://{quote(uri)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """An answer that is computed while it is read: its memory is that of a batch."""
+
+    schema: pa.Schema
+    _next: Callable[[], pa.RecordBatch | None]
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return iter(self._next, None)
+
+
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
     """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
@@ -188,7 +222,20 @@ def _names(sql: str) -> frozenset[str]:
     return frozenset(found.tables)
 
 
-def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
+def _files(relation: Files) -> str:
+    """SQL: columns that a file, or every file, lacks are null there."""
+    empty = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in relation.columns.items())
+    if not relation.uris:
+        return f"select {empty} where false"
+    uris = ", ".join(map(literal, relation.uris))
+    columns = ", ".join(map(quoted, relation.columns))
+    return (
+        f"select {columns} from (select * from read_parquet([{uris}], union_by_name = true) "
+        f"union all by name select {empty} where false)"
+    )
+
+
+def _connect(location: Location | None, threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
@@ -203,10 +250,13 @@ def _connect(location: Location | None, threads: int, memory: str) -> duckdb.Duc
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    if location:
-        if location.options:
-            connection.execute(_secret(location.options))
-        connection.execute(f"set allowed_directories = [{literal(location.uri.rstrip('/') + '/')}]")
+    folders = [location.uri.rstrip("/")] if location else []
+    if location and location.options:
+        connection.execute(_secret(location.options))
+    if scratch:
+        folders.append(str(scratch))
+        connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
+    connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
