@@ -15,7 +15,8 @@ from typing import Literal
 import pytest
 
 from lakeloop.lakehouse.errors import LakeloopError
-from lakeloop.lakehouse.lake import Lake, open_lake
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.store.s3 import S3Store
 from lakeloop.tests.proxies import DENY, Proxy
 
 MOST_REQUESTS = 500
@@ -45,11 +46,17 @@ class Crash:
             return DENY if self.when == "after" else 403
 
 
-def opened(url: str, endpoint: str) -> Lake:
-    """A lake at an endpoint. What it gives to other engines goes there too."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("AWS_ENDPOINT_URL", endpoint)
-        return open_lake(url, who="tester")
+class Lakes:
+    """Lakes in one bucket, as they are seen through an endpoint; what they give to other engines goes there too."""
+
+    def __init__(self, bucket: str, endpoint: str) -> None:
+        self._bucket = bucket
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("AWS_ENDPOINT_URL", endpoint)
+            self._client = S3Store(bucket, "")._client  # the costly part of opening one
+
+    def __call__(self, prefix: str) -> Lake:
+        return Lake(S3Store(self._bucket, prefix, client=self._client), "tester")
 
 
 @contextmanager
@@ -69,26 +76,22 @@ def crashes(
 
     `prepare` is called once: each turn begins with a copy of what it left.
     """
-    template = f"s3://{bucket}/template"
-    prepare(opened(template, proxy.target))
+    beside, through = Lakes(bucket, proxy.target), Lakes(bucket, proxy.url)
+    prepare(beside("template"))
+    template = {entry.key: beside("template").store.get(entry.key) for entry in beside("template").store.list()}
     for when in ("before", "after"):
         for at in range(1, MOST_REQUESTS):
-            crash, url = Crash(at, when), f"s3://{bucket}/{when}-{at}"
-            copy(opened(template, proxy.target), opened(url, proxy.target))
+            crash, lake = Crash(at, when), beside(f"{when}-{at}")
+            for key, data in template.items():
+                lake.store.put(key, data)
             with crashing(proxy, crash):
                 try:
-                    work(opened(url, proxy.url))
+                    work(through(f"{when}-{at}"))
                 except LakeloopError:
                     assert crash.happened
             if not crash.happened:
                 assert at > 1
                 break
-            yield opened(url, proxy.target), f"{when} request {at}: {crash.passed[-1]}"
+            yield lake, f"{when} request {at}: {crash.passed[-1]}"
         else:
             raise AssertionError(f"more than {MOST_REQUESTS} requests")
-
-
-def copy(source: Lake, target: Lake) -> None:
-    """Object by object, as any tool would."""
-    for entry in source.store.list():
-        target.store.put(entry.key, source.store.get(entry.key))

@@ -37,6 +37,7 @@ def test_an_append_is_whole_or_not_there(bucket: str, proxy: Proxy) -> None:
     assert [failure.split(":")[0] for failure in failures] == ["before request 1", "after request 1"]
 
 
+@pytest.mark.slow
 def test_the_first_fold_moves_each_row_once(bucket: str, proxy: Proxy) -> None:
     def prepare(lake: Lake) -> None:
         append(lake, 1)
