@@ -24,7 +24,7 @@ import pyarrow as pa
 from lakeloop.lakehouse.errors import Invalid, Unavailable
 from lakeloop.lakehouse.query.failures import translated
 from lakeloop.lakehouse.query.interrupting import Interruptible
-from lakeloop.lakehouse.query.statements import TABLE_FUNCTIONS, parse, references
+from lakeloop.lakehouse.query.statements import FORBIDDEN_FUNCTIONS, TABLE_FUNCTIONS, parse, references
 from lakeloop.lakehouse.store import Location
 
 T = TypeVar("T")
@@ -215,8 +215,10 @@ class Batches:
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
     """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
-    still tell columns."""
+    still tell columns; and for one that the lock does not hold."""
     found = references(parse(sql))
+    for name in sorted(set(found.functions) & FORBIDDEN_FUNCTIONS):
+        raise Invalid(f"{name}() may not be used", where="the query", todo="a query reads data, and nothing else")
     for name in sorted(set(found.table_functions) - TABLE_FUNCTIONS):
         raise Invalid(f"{name}() may not be used as a table", where="the query", todo="read tables by their names")
     return frozenset(found.tables)
