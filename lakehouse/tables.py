@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -30,10 +31,12 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
+UNANSWERED = ("error sending request", "Connection refused", "Connection reset", "timed out", "500 Inter", "503 Serv")
+"""What delta-rs says when the store is away, after its own tries."""
 AHEAD = 4
 """Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -148,8 +151,13 @@ class Table:
             return set()
         import pyarrow.dataset as ds
 
-        found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
-        return set(found.column(name).unique().to_pylist())
+        column = ds.field(name)  # the bounds prune files, which the list alone would not
+        admitted = (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
+        found: set[str] = set()
+        with _reading(self.name):
+            for batch in self._delta.to_pyarrow_dataset().scanner(columns=[name], filter=admitted).to_batches():
+                found.update(batch.column(0).unique().to_pylist())
+        return found
 
     def newest(self, column: str) -> datetime | None:
         """The greatest value of a column of times, cut to milliseconds as the statistics of the files are; None where
@@ -160,7 +168,8 @@ class Table:
 
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
-        return self._delta.to_pyarrow_table()
+        with _reading(self.name):
+            return self._delta.to_pyarrow_table()
 
     def batches(self) -> pa.RecordBatchReader:
         """All rows of this version as a stream."""
@@ -453,7 +462,23 @@ def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     return bool(pa.types.is_integer(narrow) and pa.types.is_floating(wide))
 
 
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise _unreadable(name, error) from error
+
+
 def _unreadable(name: str, error: Exception) -> LakeloopError:
+    """The store does not permit it, or does not answer, or what lies there is not that table."""
+    text = str(error)
+    if "403 Forbidden" in text or "necessary privileges" in text or "401 Unauthorized" in text:
+        return Denied(f"no permission to read the table {name}", todo="check the credentials and this role's policy")
+    if isinstance(error, PermissionError):
+        return Denied(f"no permission to read the table {name}", todo="check who owns the folder")
+    if any(sign in text for sign in UNANSWERED):
+        return Unavailable(f"the table {name} cannot be read: {_brief(error)}", todo="check the store, then try again")
     return Corrupt(
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",

@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.lake import Lake
+    from lakeloop.tests.proxies import Proxy
 
 SECRET = "moto-secret-that-no-message-may-show"
 CLEARED = (
@@ -70,6 +71,16 @@ def s3(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
     return moto_url
+
+
+@pytest.fixture
+def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before moto, which the AWS variables now point to."""
+    from lakeloop.tests.proxies import passing_on
+
+    with passing_on(s3) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
 
 
 @pytest.fixture

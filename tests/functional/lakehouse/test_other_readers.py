@@ -117,10 +117,14 @@ def evolve(lake: Lake) -> dict[int, list[Row]]:
     table.checkpoint()
     wider = pa.table({"id": [15], "whole": pa.array([0.5], pa.float64())})
     small = [one for one in now if one["whole"] is None or abs(one["whole"]) < 2**53]
-    note(table.overwrite(pa.Table.from_pylist(small, schema=table.schema)), small)
+    overwritten = table.overwrite(pa.Table.from_pylist(small, schema=table.schema))
+    note(overwritten, small)
     empty = dict.fromkeys([*SCHEMA.names, "later"])
     now = [{**one, "whole": None if one["whole"] is None else float(one["whole"])} for one in small]
-    now = note(table.append(wider), [*now, {**empty, "id": 15, "whole": 0.5}])
+    grown = table.append(wider)
+    for version in range(overwritten + 1, grown):  # the column in its new type, before the new rows
+        note(version, now)
+    now = note(grown, [*now, {**empty, "id": 15, "whole": 0.5}])
     note(table.append(rows(20, 24)), [*now, *({**row(n), "later": None} for n in (20, 24))])
     return held
 
