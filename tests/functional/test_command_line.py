@@ -220,6 +220,18 @@ def test_outside_of_a_project_the_command_says_where_it_looked(run: Run, tmp_pat
     assert "lakeloop init" in said.err
 
 
+def test_a_file_is_landed_under_its_name_alone_whatever_is_in_it(run: Run, folder: Path) -> None:
+    assert run("apply").code == 0
+    name = "ü a+b%2F#1 日本.csv"
+    (folder / "below").mkdir()
+    (folder / "below" / name).write_text(rows(3))
+    said = run("ingest", "customers", f"below/../below/{name}", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["file"] == name
+    found = json.loads(run("query", "select distinct _file from customers_history", "--json").out)
+    assert found["_file"].startswith(f"{name}#")
+
+
 @pytest.mark.parametrize(
     ("file", "before", "after", "message"),
     [
