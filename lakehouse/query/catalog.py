@@ -9,7 +9,7 @@ at that moment; of a journal, what was folded by then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -248,19 +248,7 @@ class LakeCatalog:
 
     def _of_lake(self, name: str, version: Version | None = None) -> Relation | None:
         if name in LATEST_STATE:
-            log = quoted(
-                f"{name}_log" if version is None else f"{name}_log@{self._number(f'lakeloop/{name}', version)}"
-            )
-            key = LATEST_STATE[name]
-            columns = ", ".join(
-                f"arg_max({quoted(c)}, logged_at) as {quoted(c)}"
-                for c in JOURNALS[name].names
-                if c not in (key, "logged_at")
-            )
-            return Query(
-                f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns} "
-                f"from lakeloop.{log} group by {key}"
-            )
+            return self._latest_state(name, version)
         if name.removesuffix("_log") in LATEST_STATE:
             name = name.removesuffix("_log")
         if name in JOURNALS:
@@ -271,6 +259,20 @@ class LakeCatalog:
         if name == "documents":
             return document_rows(self._lake.store) if version is None else _documents_at(version)
         return None
+
+    def _latest_state(self, name: str, version: Version | None) -> Relation:
+        key = LATEST_STATE[name]
+        columns = ", ".join(
+            f"arg_max({quoted(c)}, logged_at) as {quoted(c)}"
+            for c in JOURNALS[name].names
+            if c not in (key, "logged_at")
+        )
+        select = f"select {key}, min(logged_at) as first_logged_at, max(logged_at) as logged_at, {columns}"
+        log = self._journal(name, JOURNALS[name]) if version is None else None
+        if isinstance(log, Union):
+            return replace(log, select=select, then=f"group by {key}")
+        number = "" if version is None else f"@{self._number(f'lakeloop/{name}', version)}"
+        return Query(f"{select} from lakeloop.{quoted(f'{name}_log{number}')} group by {key}")
 
     def _folded(self, name: str, version: Version) -> Relation:
         wanted = {field.name: duckdb_type(field.type) for field in JOURNALS[name]}

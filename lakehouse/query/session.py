@@ -61,6 +61,9 @@ class Union:
     """Rows of several relations, columns by name: a journal is what was folded and what was not."""
 
     parts: tuple[Stored | pa.Table, ...]
+    select: str = "select *"
+    then: str = ""
+    """What is asked of them, if not all: in one view, since DuckDB opens a table's log for each that stands on it."""
 
 
 Relation: TypeAlias = Stored | Files | Union | Query | pa.Table
@@ -195,7 +198,8 @@ class Session:
             case Files():
                 return _files(relation)
             case Union():
-                return " union all by name ".join(map(self._select, relation.parts))
+                rows = " union all by name ".join(map(self._select, relation.parts))
+                return f"{relation.select} from ({rows}) {relation.then}"
         held = f"_rows_{next(self._numbers)}"
         self._connection.register(f"{held}_arrow", relation.combine_chunks())
         self._connection.execute(f"create temp table {held} as select * from {held}_arrow")
@@ -301,6 +305,7 @@ def _secret(options: Mapping[str, str]) -> str:
     return f"create secret lake ({', '.join(f'{key} {value}' for key, value in parts.items())})"
 
 
+@lru_cache
 def _extension(name: str) -> str:
     """The extension's file in its wheel: nothing is downloaded."""
     found = importlib.util.find_spec(f"duckdb_extension_{name}")
