@@ -86,7 +86,6 @@ def test_a_selective_question_reads_a_small_share_of_the_bytes(seen: tuple[Lake,
     table.overwrite(day(0))
     for number in range(1, DAYS):
         table.append(day(number))
-    table.checkpoint()
     whole = sum(entry.size for entry in lake.store.list("tables/p/flights/part") if entry.size > 10_000)
     one_file = whole / DAYS
 
