@@ -9,6 +9,7 @@ checkpoints and clean-up belong to maintenance, which alone may delete.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, Lakelo
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
+ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 UNANSWERED = ("error sending request", "Connection refused", "Connection reset", "timed out", "500 Inter", "503 Serv")
 """What delta-rs says when the store is away, after its own tries."""
 AHEAD = 4
@@ -314,7 +316,11 @@ class Tables:
         self._location = location
 
     def uri(self, name: str) -> str:
-        return f"{self._location.uri}/{keys.table(name)}"
+        """Invalid for a path that delta-rs would take for another."""
+        uri = f"{self._location.uri}/{keys.table(name)}"
+        if found := ESCAPE.search(uri):
+            raise Invalid(f"a table cannot lie below a folder with {found[0]} in its name", where=uri, todo="rename it")
+        return uri
 
     def open(self, name: str, *, version: int | None = None, at: datetime | None = None) -> Table | None:
         """The newest version, or None when there is no such table. `version` names another, `at` the newest one that
@@ -486,4 +492,5 @@ def _unreadable(name: str, error: Exception) -> LakeloopError:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    first = str(error).partition("\n")[0].partition(": ParsedLogPath")[0]  # delta-rs prints a whole Rust value there
+    return first[:200] or type(error).__name__

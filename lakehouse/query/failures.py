@@ -34,7 +34,7 @@ def translated(error: Exception, where: str) -> LakeloopError:
 def _of_a_table(error: Exception, what: str, where: str) -> LakeloopError | None:
     """What is wrong with a stored table: a file of it is gone, or its bytes are not those of a table."""
     table = _TABLE.search(str(error))
-    name = f"the table {table[1]}" if table else f"the table of {where}" if where else "a table"
+    name = f"the table {table[1]}" if table else "a table"
     if "No files in log segment" in what or "specified end version" in what:
         return NotFound(f"{name} is not kept at this version", todo="see `lakeloop tables history`")
     if any(sign in str(error) for sign in _STORE):

@@ -221,8 +221,9 @@ class Session:
 
 
 def _path(uri: str) -> str:
-    """How DuckDB's Delta reader takes a place: it cuts off the last part of a path that is not ASCII, of a URL not."""
-    return uri if uri.isascii() or "://" in uri else f"file://{quote(uri)}"
+    """How DuckDB's Delta reader takes a place: of a path it cuts off a last part with '%' or beyond ASCII, of a URL
+    not."""
+    return uri if (uri.isascii() and "%" not in uri) or "://" in uri else f"file://{quote(uri)}"
 
 
 @dataclass(frozen=True, slots=True)

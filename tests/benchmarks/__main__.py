@@ -1,6 +1,6 @@
 """`make bench`: runs every benchmark in a process of its own and writes docs/benchmarks.md.
 
-Each prints one JSON line for each result.
+Each prints JSON lines last, one for each figure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,19 @@ the same run; the seconds are those of that run. {machine}.
 
 
 def run(name: str) -> list[dict[str, Any]]:
-    """One benchmark's results: every line that is a JSON object with `what`."""
+    """One benchmark's figures."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.benchmarks.{name}"], capture_output=True, text=True, check=True
     )
-    found: list[dict[str, Any]] = []
-    for line in done.stdout.splitlines():
-        with suppress(ValueError):
-            result = json.loads(line)
-            if isinstance(result, dict) and "what" in result:
-                sys.stderr.write(f"{result['what']}: {result['ratio']:.2f}\n")
-                found.append(result)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    for one in found:
+        sys.stderr.write(f"{one['what']}: {one['ratio']:.2f}\n")
     return found
 
 
 def main() -> None:
     names = sorted(path.stem for path in HERE.glob("bench_*.py"))
-    rows = [result for name in names for result in run(name)]
+    rows = [row for name in names for row in run(name)]
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
     lines = [f"| {r['what']} | {r['ours']} | {r['reference']} | {r['ratio']:.2f} | {r['aim']} |" for r in rows]
     PAGE.write_text(HEAD.format(machine=machine) + "\n".join(lines) + "\n")
