@@ -176,7 +176,12 @@ class Table:
     def batches(self) -> pa.RecordBatchReader:
         """All rows of this version as a stream."""
         scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
-        return scanner.to_reader()
+
+        def read() -> Iterator[pa.RecordBatch]:
+            with _reading(self.name):
+                yield from scanner.to_batches()
+
+        return pa.RecordBatchReader.from_batches(scanner.projected_schema, read())
 
     def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
