@@ -3,7 +3,7 @@
 A writer puts a *segment*, whose name and bytes are fixed before the first try, so that a repeated append is the same
 object. `fold` moves segments into a Delta table; every row there carries `_segment`, and the table is thereby its own
 record of what was folded: a segment that comes again later is recognised. A reader lists the inbox first, then opens
-the table, and leaves out what the table holds.
+the table, and leaves out what the table holds. Who sees a thousand segments that are not folded wakes the sweep.
 """
 
 from __future__ import annotations

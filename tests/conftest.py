@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +39,10 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """The address of a moto server of this test process: a process of its own, since delta-rs keeps the GIL in some
-    calls (`history`) and would wait for itself.
-
-    It ends when its standard input does, however the tests end.
-    """
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """The address of a moto server in a process of its own, since delta-rs keeps the GIL in some calls (`history`) and
+    would wait for itself. It ends when its standard input does, however the tests end."""
     with subprocess.Popen(
         [sys.executable, "-c", MOTO],
         stdin=subprocess.PIPE,
@@ -53,8 +51,17 @@ def moto_url() -> Iterator[str]:
         text=True,
     ) as server:
         assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        server.communicate()
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.communicate()
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The address of the moto server of this test process."""
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, Uni
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.segments import SEGMENT
 from lakeloop.lakehouse.tables import Table, duckdb_type
-from lakeloop.lakehouse.timetravel import version_at
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}
@@ -157,7 +156,17 @@ class LakeCatalog:
 
     def _number(self, name: str, version: Version) -> int:
         """The number of a version of a table `project/table`."""
-        return version_at(self._lake.store, name, version.moment()) if version.number is None else version.number
+        return self._opened(name, version).version if version.number is None else version.number
+
+    def _opened(self, name: str, at: Version) -> Table:
+        """A table `project/table` at a version. NotFound where it has none."""
+        if at.number is None:
+            table = self._lake.tables.open(name, at=at.moment())
+        else:
+            table = self._lake.tables.open(name, version=at.number)
+        if table is None:
+            raise NotFound(f"{name} has no version yet", where=at.name)
+        return table
 
     # -- of a project ------------------------------------------------------------------------------------------------
 
@@ -214,10 +223,7 @@ class LakeCatalog:
         """A table at a version, at its pin or its newest version, with every wanted column; empty where there is none
         yet."""
         if at is not None:
-            found = self._lake.tables.open(name, version=self._number(name, at))
-            if found is None:
-                raise NotFound(f"{name} has no version yet", where=at.name)
-            return self._with_columns(name, found, wanted)
+            return self._with_columns(name, self._opened(name, at), wanted)
         if name in self._pins:
             pin = self.read[name] = self._pins[name]
             return Files(pin.uris(self._lake), {**wanted, **pin.columns})

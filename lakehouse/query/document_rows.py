@@ -34,8 +34,8 @@ def document_rows(store: Store) -> pa.Table:
     rows = {entry.key: KEPT.get(store.url, entry) for entry in entries}
     missing = [entry for entry in entries if rows[entry.key] is None]
     for entry, data in zip(missing, fetched(store, [entry.key for entry in missing]), strict=True):
-        rows[entry.key] = _row(entry, data)
-        KEPT.put(store.url, entry, rows[entry.key])
+        row = rows[entry.key] = _row(entry, data)
+        KEPT.put(store.url, entry, row)
     columns = zip(*(rows[entry.key] for entry in entries), strict=True) if entries else [()] * len(COLUMNS)
     return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.conftest import MOTO
+from tests.conftest import moto_server
 
 
 def scaled(size: int) -> int:
@@ -22,16 +21,9 @@ def moto() -> Iterator[str]:
     """`s3://bucket` of a new moto server, to which the AWS variables point from now on."""
     import boto3
 
-    with subprocess.Popen(
-        [sys.executable, "-c", MOTO],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
+    with moto_server() as endpoint:
         os.environ |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{int(server.stdout.readline())}",
+            "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": "bench",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -39,10 +31,7 @@ def moto() -> Iterator[str]:
             "AWS_ALLOW_HTTP": "true",
         }
         boto3.client("s3").create_bucket(Bucket="bench")
-        try:
-            yield "s3://bench"
-        finally:
-            server.communicate()
+        yield "s3://bench"
 
 
 def in_folder_and_on_moto(call: Callable[[str, str], None]) -> None:
