@@ -14,6 +14,7 @@ FORMAT = "_lake/format.json"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"
+DOCUMENTS = "docs/"
 INBOX = "inbox/"
 QUARANTINED_SEGMENTS = "quarantine/inbox/"
 
