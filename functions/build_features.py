@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, endpoints, registry
+from lakeloop.lakehouse import applied, endpoints, registry, runs
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Conflict, Invalid
@@ -107,6 +107,7 @@ def _build_online(lake: Lake, project: Project, name: str, as_of: datetime) -> B
         if _online_is_current(lake, project, view, version, state):
             return None
         rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
+        catalog.confirm()
         online_rows = _publish(lake, project, view, version, session, rows, as_of, state)
     return Built(name, rows.num_rows, online_rows, state, time.monotonic() - began)
 
@@ -120,8 +121,7 @@ def _source_state(lake: Lake, project: Project, view: str) -> int:
                 below.append(name)
             else:
                 found.add(name)
-    tables = [lake.table(f"{project.name}/{name}") for name in found]
-    return sum(table.version for table in tables if table is not None)
+    return sum(runs.data_version(lake, project, found).values())
 
 
 def needed(project: Project, views: Sequence[str]) -> list[str]:
@@ -138,7 +138,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
     began = time.monotonic()
     version = bound(project).views[view.name].version
     table_name = f"{project.name}/{view.name}"
-    catalog = LakeCatalog(lake, project)
+    catalog = LakeCatalog(lake, project, record=True)
     with Session(lake.store.location(), catalog) as session:
         session.run(
             f"select * from (\n{view.sql}\n) limit 0", where=view.sql_path
@@ -153,6 +153,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
             rows = table.rows()
         else:
             rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
+            catalog.confirm()
             table = lake.tables.open_or_create(table_name, rows.schema)
             try:
                 table.overwrite(rows, facts={"lakeloop.inputs": inputs})

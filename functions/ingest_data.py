@@ -59,7 +59,8 @@ def ingest_data(
     prefix = keys.landing(project.name)
     for entry in lake.store.list(prefix):
         source, _, file = entry.key[len(prefix) :].partition("/")
-        if source in project.sources and source not in stopped and file and (not sources or source in sources):
+        known = source in project.sources and not project.sources[source].foreign
+        if known and source not in stopped and file and (not sources or source in sources):
             try:
                 result = _ingest_file(lake, project, project.sources[source], entry.key, file)
             except (Refused, Invalid) as error:
@@ -77,9 +78,11 @@ def ingest_data(
 
 def land(lake: Lake, project: Project, source: str, file: str, data: bytes) -> str:
     """Put a file where `ingest_data` finds it; returns its key. Invalid when the project has no such source."""
-    if source not in project.sources:
-        known = ", ".join(sorted(project.sources)) or "none"
-        raise Invalid(f"{project.name} has no source {source!r}", todo=f"name one of: {known}")
+    landing = [name for name, one in project.sources.items() if not one.foreign]
+    if source not in landing:
+        known = source in project.sources
+        what = f"reads {source!r} in place; nothing lands in it" if known else f"has no source {source!r}"
+        raise Invalid(f"{project.name} {what}", todo=f"name one of: {', '.join(landing) or 'none'}")
     key = keys.check_key(f"{keys.landing(project.name, source)}{file}")
     lake.store.put(key, data)
     return key

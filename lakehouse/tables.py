@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, Unknown
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
@@ -33,6 +33,11 @@ class Table:
     @property
     def version(self) -> int:
         return int(self._delta.version())
+
+    @property
+    def id(self) -> str:
+        """Delta's own identity of the table: another when it was dropped and made anew."""
+        return str(self._delta.metadata().id)
 
     @property
     def schema(self) -> pa.Schema:
@@ -136,6 +141,22 @@ class Table:
                 f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look"
             ) from error
         return self.version
+
+
+def open_elsewhere(location: Location, version: int | None = None) -> Table | None:
+    """A Delta table outside of the lake, to be read only; None when there is none. NotFound for a version that its
+    owner has cleaned up."""
+    try:
+        delta = DeltaTable(location.uri, version=version, storage_options=dict(location.options) or None)
+    except (DeltaError, OSError) as error:
+        if version is not None and open_elsewhere(location) is not None:
+            todo = "its owner cleans up old versions; train on the newest"
+            raise NotFound(f"version {version} of the table is gone", where=location.uri, todo=todo) from error
+        if isinstance(error, TableNotFoundError):
+            return None
+        what = f"the Delta table cannot be opened: {_brief(error)}"
+        raise Corrupt(what, where=location.uri, todo="ask the table's owner") from error
+    return Table(location.uri, delta)
 
 
 class Tables:

@@ -35,10 +35,11 @@ def training_table(
     `tables` pins versions; the versions that were read come back, and give the same rows again whenever they are
     passed in. Invalid when ids repeat.
     """
-    catalog = LakeCatalog(lake, project, pins=tables)
+    catalog = LakeCatalog(lake, project, pins=tables, record=True)
     definition = project.models[model]
     with Session(lake.store.location(), catalog) as session:
         rows = training_rows(session, project, definition, as_of)
+    catalog.confirm()
     return rows, dict(sorted(catalog.versions.items()))
 
 

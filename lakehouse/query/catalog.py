@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property, partial
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, keys
-from lakeloop.lakehouse.errors import NotFound
+from lakeloop.lakehouse import applied, foreign, keys
+from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
-from lakeloop.lakehouse.query.session import Query, Relation, Stored, literal, quoted, timestamp
+from lakeloop.lakehouse.query.foreign import scan_delta, scan_parquet, select_declared
+from lakeloop.lakehouse.query.session import Foreign, Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
+from lakeloop.lakehouse.store import Location
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}
@@ -64,8 +67,10 @@ class LakeCatalog:
         known_by: datetime | None = None,
         exempt: str = "",
         first_seen: bool = False,
+        record: bool = False,
     ) -> None:
-        """`from_sources`: views are computed, not read as built.
+        """`from_sources`: views are computed, not read as built. `record`: what was found of tables that are read in
+        place is written down, so that it has a version.
 
         For leakage checks: `known_by` leaves out what was not known by then, of sources and of views, but not of the
         source `exempt`; `first_seen` reads every key of a source as it came first.
@@ -73,6 +78,8 @@ class LakeCatalog:
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
         self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
+        self._record = record
+        self._elsewhere: dict[str, foreign.State] = {}
         self.versions: dict[str, int] = {}
         self._parts: dict[str, Relation] = {}
 
@@ -112,12 +119,29 @@ class LakeCatalog:
         except NotFound:
             return None
 
+    @cached_property
+    def _permitted(self) -> dict[str, Source]:
+        return foreign.permitted(self._lake, self._project) if self._project else {}
+
+    def outside(self) -> list[Location]:
+        """The places beyond the lake that the project reads, as it was applied; no request for one that reads none."""
+        return [foreign.place(self._lake, source) for source in self._permitted.values()]
+
+    def confirm(self) -> None:
+        """Corrupt when a file that is read in place was changed since this catalog looked: one LIST for each source."""
+        for name, state in self._elsewhere.items():
+            if state.kind == "parquet":
+                foreign.check_files(state, foreign.look(self._lake, self._permitted[name]).files, name)
+
     def _pinned(self, name: str) -> Relation | None:
         base, _, version = name.rpartition("@")
         schema, dot, short = base.rpartition(".")
         project = schema if dot else self._project.name if self._project else ""
         if not version.isdigit() or not project:
             return None
+        definition = self._project_named(project)
+        if definition is not None and short in definition.sources and definition.sources[short].foreign:
+            return self._foreign(definition, definition.sources[short], int(version))
         return Stored(self._lake.tables.uri(f"{project}/{short}"), int(version))
 
     # -- of a project ------------------------------------------------------------------------------------------------
@@ -155,7 +179,33 @@ class LakeCatalog:
         lag = source.lag.total_seconds() if source.lag else 0
         return f"{quoted(source.event_time)}::timestamptz + to_seconds({lag}) <= {moment}"
 
+    def _foreign(self, project: Project, source: Source, pin: int | None) -> Relation:
+        """A table that is read in place, at its pin or as it is now."""
+        if project is not self._project:
+            raise Invalid(
+                f"{project.name}.{source.name} lies outside of the lake", todo=f"ask from the project {project.name}"
+            )
+        if source.name not in self._permitted:
+            foreign.place(self._lake, source)
+            raise Invalid(f"{source.read.uri} is not applied", where=source.name, todo="run `lakeloop apply`")
+        if pin is None:
+            state = foreign.look(self._lake, source)
+            if self._record:
+                self.versions[f"{project.name}/{source.name}"] = foreign.note(self._lake, project, source, state)
+        else:
+            state = foreign.state_at(self._lake, project, source, pin)
+            self.versions[f"{project.name}/{source.name}"] = pin
+        self._elsewhere[source.name] = state
+        scan = (
+            scan_delta(state.uri, state.version)
+            if state.kind == "delta"
+            else scan_parquet([uri for uri, _ in state.files], state.partitions)
+        )
+        return Foreign(scan, partial(select_declared, source, state.partitions))
+
     def _history(self, project: Project, source: Source) -> Relation:
+        if source.foreign:
+            return self._foreign(project, source, self._pins.get(f"{project.name}/{source.name}"))
         wanted = {name: column.type.stored for name, column in source.columns.items()} | INGESTED
         return self._table(f"{project.name}/{source.name}", wanted)
 
@@ -286,9 +336,7 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
     table = ".".join(quoted(part) for part in history.split("."))
     columns = ", ".join(quoted(name) for name in source.columns)
     filtered = f" where {where}" if where else ""
-    newest = "order by " + ", ".join(
-        f"{name} {'asc' if first_seen else 'desc'}" for name in ("_ingested_at", "_file", "_line")
-    )
+    newest = "order by " + ", ".join(f"{name} {'asc' if first_seen else 'desc'}" for name in _arrival(source))
     match source.rows:
         case "append":
             return Query(f"select {columns} from {table}{filtered}")
@@ -300,6 +348,15 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
             )
         case "replace":
             return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")
+
+
+def _arrival(source: Source) -> list[str]:
+    """The columns in whose order the versions of a key came. A table elsewhere says it by its times; of equal times the
+    greater values win, which is arbitrary but the same everywhere."""
+    if not source.foreign:
+        return ["_ingested_at", "_file", "_line"]
+    first = source.known_at or source.event_time
+    return [quoted(name) for name in (first, *(name for name in source.columns if name != first))]
 
 
 def _examples_of(model: Model, schema: str) -> str:

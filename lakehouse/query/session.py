@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import duckdb
 import pyarrow as pa
@@ -40,9 +40,25 @@ class Query:
     sql: str
 
 
-Relation: TypeAlias = Stored | Query | pa.Table
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A table outside of the lake: what scans it, and from the columns found there to the list of a SELECT over it."""
+
+    scan: str
+    select: Callable[[Mapping[str, str]], str]
+
+
+Relation: TypeAlias = Stored | Query | Foreign | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
+
+
+@runtime_checkable
+class Outreaching(Protocol):
+    """A catalog some of whose tables lie outside of the lake."""
+
+    def outside(self) -> Sequence[Location]:
+        """The folders or files beyond the lake that a connection may read."""
 
 
 def quoted(name: str) -> str:
@@ -65,7 +81,8 @@ class Session:
 
     def __init__(self, location: Location | None, catalog: Catalog, *, threads: int = 0, memory: str = "") -> None:
         self._catalog = catalog
-        self._connection = _connect(location, threads, memory)
+        outside = catalog.outside() if location and isinstance(catalog, Outreaching) else ()
+        self._connection = _connect(location, threads, memory, outside)
         self._known: set[str] = set()
 
     def __enter__(self) -> Session:
@@ -115,11 +132,22 @@ class Session:
             self._view(name, f"select * from _rows_{len(self._known)}")
         elif isinstance(relation, Stored):
             self._view(name, f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})")
+        elif isinstance(relation, Foreign):
+            found = self._described(name, relation.scan)
+            self._view(name, f"select {relation.select(found)} from {relation.scan}")
         else:
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
             self._view(name, relation.sql)
         self._known.add(name)
+
+    def _described(self, name: str, scan: str) -> dict[str, str]:
+        """The columns of a scan and their types."""
+        try:
+            rows = self._connection.execute(f"describe select * from {scan}").fetchall()
+        except duckdb.Error as error:
+            raise translated(error, name) from error
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def _view(self, name: str, sql: str) -> None:
         """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
@@ -146,13 +174,16 @@ def _names(sql: str) -> frozenset[str]:
     return frozenset(found.tables)
 
 
-def _connect(location: Location | None, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
+def _connect(
+    location: Location | None, threads: int, memory: str, outside: Sequence[Location] = ()
+) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )
-    for extension in ("delta", "httpfs") if location and location.options else ("delta",) if location else ():
+    options = next((one.options for one in (location, *outside) if one and one.options), {})
+    for extension in ("delta", "httpfs") if options else ("delta",) if location else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -162,9 +193,12 @@ def _connect(location: Location | None, threads: int, memory: str) -> duckdb.Duc
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
     if location:
-        if location.options:
-            connection.execute(_secret(location.options))
-        connection.execute(f"set allowed_directories = [{literal(location.uri.rstrip('/') + '/')}]")
+        if options:
+            connection.execute(_secret(options))
+        folders = ", ".join(literal(one.uri.rstrip("/") + "/") for one in (location, *outside))
+        connection.execute(f"set allowed_directories = [{folders}]")
+        if outside:  # a table elsewhere may be one file
+            connection.execute(f"set allowed_paths = [{', '.join(literal(one.uri) for one in outside)}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection

@@ -46,9 +46,8 @@ class MemoryStore:
             if not key.startswith(prefix):
                 continue
             end = key.find(delimiter, len(prefix)) if delimiter else -1
-            entry = (
-                Entry(key[: end + 1], 0, 0.0) if end >= 0 else Entry(key, len(data), max(0.0, time.time() - written))
-            )
+            age_s = max(0.0, time.time() - written)
+            entry = Entry(key[: end + 1], 0, 0.0) if end >= 0 else Entry(key, len(data), age_s, str(written))
             if entry.key.encode() > after.encode():
                 found.setdefault(entry.key, entry)
         yield from list(found.values())[:limit]

@@ -14,6 +14,8 @@ class Entry(NamedTuple):
     size: int
     age_s: float
     """Seconds since it was written, by the store's own clock."""
+    mark: str = ""
+    """Another whenever the object is written anew: S3's ETag, or a file's time and size. Empty for a common prefix."""
 
 
 @dataclass(frozen=True, slots=True)
