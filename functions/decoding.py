@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.keys import RETRIED
 from lakeloop.lakehouse.project.definitions import Read, Source
 
 Broken = list[dict[str, Any]]
@@ -32,6 +33,8 @@ def decode(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
 def read_rows(read: Read, where: str, data: bytes) -> tuple[pa.Table, Broken]:
     """`decode` with every column that the file has: texts, of Parquet as they are typed there."""
     data = unpacked(where, data)
+    if where.endswith(RETRIED):
+        return _jsonl(where, data)
     match read.format:
         case "csv":
             return _csv(read.delimiter, where, data)

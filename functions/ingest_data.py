@@ -117,9 +117,9 @@ def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: s
     at = lake.clock()
     common = {"project": project.name, "source": source.name, "file": identity, "logged_at": at}
     segment = _segment(project, source, identity)
-    lake.record(
-        "quarantine", [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"]} for r in bad], segment
-    )
+    wrong = [{**common, "line": r["_line"], "reason": r["reason"], "row": r["row"], "kept": r["_keep"]} for r in bad]
+    # Rows that are in the table were judged then; by the rules of today others may be wrong.
+    lake.record("quarantine", [] if already else wrong, segment)
     quarantined = sum(not row["_keep"] for row in bad)
     count = good.num_rows
     good = good.append_column("_file", pa.repeat(pa.scalar(identity, pa.string()), count))
@@ -147,7 +147,7 @@ def _set_aside(
 ) -> Ingested:
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     mark = hashlib.sha256(data).hexdigest()[:16]
-    lake.store.put(f"quarantine/{project.name}/{source.name}/{mark}/{file}", data)
+    lake.store.put(f"{keys.quarantined(project.name, source.name)}{mark}/{file}", data)
     identity = f"{file}#{mark}"
     fact = {
         "project": project.name,

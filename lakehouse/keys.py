@@ -16,6 +16,8 @@ OPEN_RUNS = "open/"
 LANDING = "landing/"
 INBOX = "inbox/"
 QUARANTINED_SEGMENTS = "quarantine/inbox/"
+RETRIED = ".quarantine.jsonl"
+"""How a landed file ends whose rows come out of quarantine: JSON Lines, whatever the source's format is."""
 
 
 def check_key(key: str) -> str:
@@ -77,6 +79,10 @@ def landing(project: str, source: str = "") -> str:
 
 def raw(project: str, source: str, at: datetime, file: str) -> str:
     return f"raw/{project}/{source}/{at:%Y-%m-%d}/{file}"
+
+
+def quarantined(project: str, source: str = "") -> str:
+    return f"quarantine/{project}/{source}/" if source else f"quarantine/{project}/"
 
 
 def online(project: str, view: str, version: str, sha256: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lakeloop.infra.cli import quarantine
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import find_place
@@ -19,9 +20,9 @@ PANEL = "Data and features"
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(ingest)
     app.command(rich_help_panel=PANEL)(query)
+    quarantine.register(app, PANEL)
     for name, commands, text in (
         ("sources", (sources_list, sources_show), "What lands in the lake"),
-        ("quarantine", (quarantine_list, quarantine_show), "Rows that broke a rule"),
         ("tables", (tables_list, tables_history), "Delta tables"),
         ("features", (features_list, features_build, features_get), "Feature views"),
     ):
@@ -144,29 +145,6 @@ def sources_show(name: str, lake: LakeOption = None, env: EnvOption = None, as_j
         for c in project.sources[name].columns.values()
     ]
     show(rows, as_json=as_json)
-
-
-def quarantine_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Reasons and how often, by source."""
-    place = find_place(lake, env)
-    sql = (
-        "select source, regexp_extract(reason, '^[^:]*') as rule, count(*) as rows, any_value(reason) as example, "
-        "max(logged_at) as last from lakeloop.quarantine group by 1, 2 order by 1, 3 desc"
-    )
-    show(place.lake.sql(sql).to_pylist(), as_json=as_json, empty="no row is in quarantine")
-
-
-def quarantine_show(
-    source: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, limit: int = 20
-) -> None:
-    """The rows themselves, newest first."""
-    place = find_place(lake, env)
-    answer = place.lake.sql(
-        "select file, line, reason, row from lakeloop.quarantine where source = ? "
-        "order by logged_at desc, file, line limit ?",
-        [source, limit],
-    )
-    show(answer.to_pylist(), as_json=as_json, empty=f"no row of {source} is in quarantine")
 
 
 def tables_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:

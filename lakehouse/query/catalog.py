@@ -39,7 +39,12 @@ ARROW_TYPES = {
 }
 
 
-OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "predictions", "documents")
+OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "quarantine_state", "predictions", "documents")
+QUARANTINE_STATE = """
+select q.* exclude (kept), coalesce(d.decision, case when q.kept then 'kept' else 'open' end) as state,
+    d.batch, d.who, d.why, d.logged_at as decided_at
+from lakeloop.quarantine q left join lakeloop.quarantine_decisions d using (project, source, file, line)"""
+"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once."""
 
 
 def names_of(project: Project) -> list[str]:
@@ -251,6 +256,8 @@ class LakeCatalog:
             return self._journal(name.removesuffix("_log"), JOURNALS[name.removesuffix("_log")])
         if name in JOURNALS:
             return self._journal(name, JOURNALS[name])
+        if name == "quarantine_state":
+            return Query(QUARANTINE_STATE)
         if name == "predictions":
             return self._predictions(self._prediction_journals())
         if name == "documents":
