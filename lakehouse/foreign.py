@@ -60,6 +60,14 @@ class State:
         return f"{self.kind}, {what} of {self.uri}"
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A state that was noted, and its number."""
+
+    version: int
+    state: State
+
+
 def place(lake: Lake, source: Source) -> Location:
     """Where the table is, with what engines need to read it. Invalid for a place that holds the lake, or is in it."""
     uri = source.read.uri.rstrip("/")
@@ -108,24 +116,24 @@ def look(lake: Lake, source: Source) -> State:
     return State("delta", where.uri, table.id, table.version)
 
 
-def note(lake: Lake, project: Project, source: Source, state: State) -> int:
-    """The number of this state, which is written down when it is new."""
+def note(lake: Lake, project: Project, source: Source, state: State) -> Seen:
+    """This state with its number; it is written down when it is new."""
     body, doc = state.body(), _document(project, source)
     while True:
         current = lake.documents.latest(KIND, doc)
         if current is not None and dict(current.body) == body:
-            return current.number
+            return Seen(current.number, state)
         with suppress(LostRace):  # another saw it change at the same moment
             made = lake.documents.update(current, body) if current else lake.documents.create(KIND, doc, body)
-            return made.number
+            return Seen(made.number, state)
 
 
 def observe(lake: Lake, project: Project, source: Source) -> int:
     """The number of what is there now."""
-    return note(lake, project, source, look(lake, source))
+    return note(lake, project, source, look(lake, source)).version
 
 
-def state_at(lake: Lake, project: Project, source: Source, number: int) -> State:
+def state_at(lake: Lake, project: Project, source: Source, number: int) -> Seen:
     """A state that was noted, if it can still be read: NotFound or Corrupt when its owner has changed it since."""
     found = lake.documents.next(KIND, _document(project, source), number - 1)
     if found is None:
@@ -139,13 +147,13 @@ def state_at(lake: Lake, project: Project, source: Source, number: int) -> State
         )
     if state.kind == "parquet":
         check_files(state, _parquet_files(where.uri), source.name)
-        return state
+        return Seen(number, state)
     from lakeloop.lakehouse.tables import open_elsewhere
 
     table = open_elsewhere(where, state.version)
     if table is None or table.id != state.id:
         raise _changed(source.name, f"the table at {where.uri} was dropped{' and made anew' if table else ''}")
-    return state
+    return Seen(number, state)
 
 
 def check_files(then: State, now: Iterable[tuple[str, str]], source: str) -> None:

@@ -9,11 +9,24 @@ checkpoints and clean-up belong to maintenance, which alone may delete.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from queue import Full, Queue
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakeloop.lakehouse import keys
@@ -21,7 +34,32 @@ from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError,
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
+AHEAD = 4
+"""Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+WRITER = WriterProperties(
+    # Line numbers count up: as differences they take a seventh of the bytes, and no dictionary is tried in vain.
+    column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")}
+)
+SQL_TYPES = {
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.string(): "VARCHAR",
+    pa.bool_(): "BOOLEAN",
+    pa.date32(): "DATE",
+    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
+}
+T = TypeVar("T")
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of a table, by its path below the table's folder."""
+
+    path: str
+    size: int
+    rows: int
 
 
 class Table:
@@ -47,32 +85,52 @@ class Table:
     def files(self) -> list[str]:
         return list(self._delta.file_uris())
 
-    def append(self, rows: pa.Table, *, facts: Mapping[str, str] | None = None) -> int:
+    def data_files(self) -> list[DataFile]:
+        """The files of this version, as the log names them."""
+        found = pa.table(self._delta.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"])
+        return sorted(
+            (DataFile(row["path"], row["size_bytes"], row["num_records"] or 0) for row in found.to_pylist()),
+            key=lambda file: file.path,
+        )
+
+    @property
+    def at(self) -> datetime:
+        """When this version was committed, by its writer's clock."""
+        return committed_at(self._delta.history(1)[0])
+
+    def append(self, rows: Rows, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale
-        handle.
+        handle. A stream is written as it comes, in bounded memory; an error in it is raised, and nothing is committed.
 
         delta-rs would cast a value to its column's type without a word (1.5 → 1), so types must agree: whole numbers
-        fit a column of reals; reals in a
-        column of whole numbers widen it, which writes the whole table anew, in one commit that says so; any other
-        difference is Invalid.
+        fit a column of reals; reals in a column of whole numbers widen it, which writes the whole table anew, in one
+        commit that says so; any other difference is Invalid.
         """
         schema = self.schema
-        rows = fitted(stored(rows), schema)
-        widened = [
-            field.name
-            for field in rows.schema
-            if field.name in schema.names and _widens(schema.field(field.name).type, field.type)
-        ]
+        if isinstance(rows, pa.Table):
+            rows = fitted(stored(rows), schema)
         if problem := misfit(rows.schema, schema):
             raise Invalid(f"{self.name}: {problem}", todo="give the column another name, or convert the values")
+        brought = {field.name: field.type for field in rows.schema}
+        widened = [f.name for f in schema if f.name in brought and _widens(f.type, brought[f.name])]
         if not widened:
             return self._write(rows, "append", "merge", facts)
-        whole = pa.concat_tables([self.rows(), rows], promote_options="permissive")
-        return self._write(whole, "overwrite", "overwrite", {**(facts or {}), "lakeloop.widened": ", ".join(widened)})
+        whole = pa.unify_schemas([rows.schema, schema], promote_options="permissive")
+        wide = pa.schema([whole.field(name) for name in dict.fromkeys([*schema.names, *whole.names])])
+        both = _chained([lambda: self.batches(), lambda: _reader(rows)], wide)
+        return self._write(both, "overwrite", "overwrite", {**(facts or {}), "lakeloop.widened": ", ".join(widened)})
 
-    def overwrite(self, rows: pa.Table | pa.RecordBatchReader, *, facts: Mapping[str, str] | None = None) -> int:
+    def overwrite(self, rows: Rows, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit whose rows and columns are the whole table. Returns the version. Conflict for a stale handle."""
         return self._write(rows, "overwrite", "overwrite", facts)
+
+    def remove(self, where: str, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit without the rows for which `where` (SQL over the columns) is true; only files that hold such rows
+        are written anew. Returns how many rows went. Conflict for a stale handle, and for an append meanwhile."""
+        found = self._commit(
+            lambda marks: self._delta.delete(where, commit_properties=marks, post_commithook_properties=NO_HOOKS), facts
+        )
+        return int(found["num_deleted_rows"] or 0)
 
     def column(self, name: str, values: Iterable[str]) -> set[str]:
         """Those of `values` that stand in this string column; only files whose statistics admit one are read."""
@@ -88,9 +146,25 @@ class Table:
         """All rows of this version, in memory."""
         return self._delta.to_pyarrow_table()
 
-    def facts(self, limit: int = 50) -> list[dict[str, Any]]:
+    def batches(self) -> pa.RecordBatchReader:
+        """All rows of this version as a stream."""
+        scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
+        return scanner.to_reader()
+
+    def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
         return list(self._delta.history(limit))
+
+    def unused_files(self, older_than: timedelta) -> list[str]:
+        """Paths below the table's folder that this version does not name, and that no version younger than
+        `older_than` did: removed, or written and not committed, longer ago than that. Nothing is deleted."""
+        hours = older_than / timedelta(hours=1)
+        return list(self._delta.vacuum(ceil(hours), dry_run=True, enforce_retention_duration=False, full=True))
+
+    def forget_old_log(self) -> None:
+        """Delete log entries that a checkpoint holds and that are older than the table's log retention (30 days unless
+        its property `delta.logRetentionDuration` says otherwise). Versions of that age can then not be opened."""
+        self._delta.cleanup_metadata()
 
     def checkpoint(self) -> None:
         """Fold the log so far into one file, which makes opening cheap."""
@@ -117,21 +191,38 @@ class Table:
 
     def _write(
         self,
-        rows: pa.Table | pa.RecordBatchReader,
+        rows: Rows,
         mode: Literal["append", "overwrite"],
         schema_mode: Literal["merge", "overwrite"],
         facts: Mapping[str, str] | None,
     ) -> int:
-        mark = Transaction(APP, self.version + 1)
-        try:
+        source = _Ahead(_reader(rows))
+
+        def write(marks: CommitProperties) -> None:
             write_deltalake(
                 self._delta,
-                rows,
+                source.reader(),
                 mode=mode,
                 schema_mode=schema_mode,
-                commit_properties=CommitProperties(app_transactions=[mark], custom_metadata=dict(facts or {})),
+                commit_properties=marks,
                 post_commithook_properties=NO_HOOKS,
+                writer_properties=WRITER,
             )
+
+        try:
+            self._commit(write, facts)
+        except (Conflict, Unknown):
+            if source.error is not None:  # the rows' own error, not the table's: nothing was committed
+                raise source.error from None
+            raise
+        finally:
+            source.close()
+        return self.version
+
+    def _commit(self, call: Callable[[CommitProperties], T], facts: Mapping[str, str] | None) -> T:
+        mark = Transaction(APP, self.version + 1)
+        try:
+            return call(CommitProperties(app_transactions=[mark], custom_metadata=dict(facts or {})))
         except CommitFailedError as error:
             raise Conflict(
                 f"{self.name} has a newer version than {self.version}", todo="open it again and decide again"
@@ -140,7 +231,54 @@ class Table:
             raise Unknown(
                 f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look"
             ) from error
-        return self.version
+
+
+class _Ahead:
+    """A stream read in a thread of its own, a few batches ahead of the writer.
+
+    The rows may themselves come out of delta-rs, which cannot read on the thread it writes on; and reading and
+    writing take a core each. Remembers the error the rows broke with: what comes back through delta-rs is its text.
+    """
+
+    def __init__(self, rows: pa.RecordBatchReader) -> None:
+        self._rows, self._queue = rows, Queue[pa.RecordBatch | None](AHEAD)
+        self._over = threading.Event()
+        self.error: Exception | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._rows.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        thread = threading.Thread(target=self._read, name="rows-ahead", daemon=True)
+        thread.start()
+        while (batch := self._queue.get()) is not None:
+            yield batch
+        thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _read(self) -> None:
+        try:
+            for batch in self._rows:
+                if not self._put(batch):
+                    return
+        except Exception as error:  # noqa: BLE001  whatever it is, it is raised where the rows are written
+            self.error = error
+        self._put(None)
+
+    def _put(self, batch: pa.RecordBatch | None) -> bool:
+        """False when nobody reads on."""
+        while not self._over.is_set():
+            try:
+                self._queue.put(batch, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def close(self) -> None:
+        """The writer reads no further."""
+        self._over.set()
 
 
 def open_elsewhere(location: Location, version: int | None = None) -> Table | None:
@@ -168,14 +306,29 @@ class Tables:
     def uri(self, name: str) -> str:
         return f"{self._location.uri}/{keys.table(name)}"
 
-    def open(self, name: str) -> Table | None:
-        """The newest version, or None when there is no such table."""
+    def open(self, name: str, *, version: int | None = None, at: datetime | None = None) -> Table | None:
+        """The newest version, or None when there is no such table. `version` names another, `at` the newest one that
+        was committed by then: NotFound when there is none, or when its log is gone."""
         try:
-            return Table(name, DeltaTable(self.uri(name), storage_options=dict(self._location.options)))
+            delta = DeltaTable(self.uri(name), storage_options=dict(self._location.options))
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
             raise _unreadable(name, error) from error
+        if version is None and at is None:
+            return Table(name, delta)
+        newest = delta.version()
+        try:
+            delta.load_as_version(at if version is None else version)
+        except (DeltaError, OSError, OverflowError) as error:
+            asked = f"version {version}" if at is None else f"state of {at:%Y-%m-%d %H:%M:%S}Z"
+            raise NotFound(
+                f"{name} has no {asked} (the newest is version {newest}): {_brief(error)}",
+                todo=f"lakeloop tables history {name}",
+            ) from error
+        if at is not None and committed_at(delta.history(1)[0]) > at:
+            raise NotFound(f"{name} was not there yet at {at:%Y-%m-%d %H:%M:%S}Z", todo="name a later moment")
+        return Table(name, delta)
 
     def open_or_create(self, name: str, schema: pa.Schema) -> Table:
         """The newest version; an empty table with this schema is made when there is none. Losing that race is no
@@ -256,6 +409,35 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
             values = rows.column(at).cast(wanted) if _widens(field.type, wanted) else pa.nulls(rows.num_rows, wanted)
             rows = rows.set_column(at, pa.field(field.name, wanted), values)
     return rows
+
+
+def duckdb_type(kind: pa.DataType) -> str:
+    """The name that SQL has for a stored type."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{duckdb_type(kind.value_type)}[]"
+    return SQL_TYPES[stored_type(kind)]
+
+
+def committed_at(commit: Mapping[str, Any]) -> datetime:
+    """When a commit (a record of `Table.facts`) was made."""
+    return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+
+
+def _reader(rows: Rows) -> pa.RecordBatchReader:
+    return rows.to_reader() if isinstance(rows, pa.Table) else rows
+
+
+def _chained(parts: Iterable[Callable[[], pa.RecordBatchReader]], schema: pa.Schema) -> pa.RecordBatchReader:
+    """One stream after the other, in one schema; columns that a part lacks are null."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        empty = schema.empty_table()
+        for part in parts:
+            for batch in part():
+                rows = pa.concat_tables([empty, pa.Table.from_batches([batch])], promote_options="permissive")
+                yield from rows.to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, registry, runs
+from lakeloop.lakehouse import applied, pins, registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, Unavailable, Unknown
-from lakeloop.lakehouse.features.training_set import training_table
+from lakeloop.lakehouse.features.training_set import pinned, training_table
 from lakeloop.lakehouse.journal import segment_name
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.learners.choosing import Chosen, choose
@@ -120,12 +120,14 @@ class _Steps:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _pull(self, digest: str, needed: Mapping[str, Output]) -> Output:
-        table, versions = training_table(
-            self._lake, self._project, self._model.name, self._run.as_of, self._run.tables or None
-        )
+        wanted = pinned(self._lake, self._project, self._run.tables)
+        table, read = training_table(self._lake, self._project, self._model.name, self._run.as_of, wanted or None)
+        for pin in read.values():
+            if isinstance(pin, pins.Pin):  # what is not ours cannot be held
+                pins.hold(self._lake, pin, self._run.run)
         return {
             "table": self._keep_table(digest, "examples.parquet", table),
-            "versions": dict(versions),
+            "versions": {name: pin.version for name, pin in read.items()},
             "note": f"{table.num_rows:,} labelled examples as of {self._run.as_of:%Y-%m-%d %H:%M}Z",
         }
 

@@ -62,13 +62,20 @@ def usage(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = 
     show(rows, as_json=as_json, empty=f"{place.lake.url} is empty")
 
 
-def maintain(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Fold every journal into its table; compact and checkpoint."""
-    from lakeloop.functions.maintain_lake import maintain_lake
+def maintain(
+    lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, quiet: QuietOption = False
+) -> None:
+    """Fold every journal into its table; compact, checkpoint and vacuum every table."""
+    from lakeloop.functions.maintain_lake import maintain_lake, maintain_table, table_names
+    from lakeloop.lakehouse.pins import RETENTION
 
     place = find_place(lake, env)
+    done = maintain_lake(place.lake, fold_at=1)
+    for name in table_names(place.lake):
+        done += maintain_table(place.lake, name, now=True)
     show(
-        [{"name": one.name, "what": one.what, "count": one.count} for one in maintain_lake(place.lake, fold_at=1)],
+        [{"name": one.name, "what": one.what, "count": one.count} for one in done],
         as_json=as_json,
         empty="nothing to do",
     )
+    say(f"files of older versions stay for {RETENTION.days} days, and those that a run has pinned", quiet=quiet)

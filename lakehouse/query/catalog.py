@@ -18,12 +18,14 @@ from lakeloop.lakehouse import applied, foreign, keys
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import Pin
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.foreign import scan_delta, scan_parquet, select_declared
-from lakeloop.lakehouse.query.session import Foreign, Query, Relation, Stored, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, Stored, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.store import Location
+from lakeloop.lakehouse.tables import Table
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}
@@ -60,14 +62,14 @@ def names_of(project: Project) -> list[str]:
 
 
 class LakeCatalog:
-    """Resolves names for one session. Remembers the version of every table it opened, in `versions`."""
+    """Resolves names for one session. Remembers every table of a project that it opened, in `read`."""
 
     def __init__(
         self,
         lake: Lake,
         project: Project | None = None,
         *,
-        pins: Mapping[str, int] | None = None,
+        pins: Mapping[str, Pin | foreign.Seen] | None = None,
         from_sources: bool = False,
         known_by: datetime | None = None,
         exempt: str = "",
@@ -85,7 +87,7 @@ class LakeCatalog:
         self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
         self._record = record
         self._elsewhere: dict[str, foreign.State] = {}
-        self.versions: dict[str, int] = {}
+        self.read: dict[str, Table | Pin | foreign.Seen] = {}
         self._parts: dict[str, Relation] = {}
 
     def __call__(self, name: str) -> Relation | None:
@@ -146,7 +148,8 @@ class LakeCatalog:
             return None
         definition = self._project_named(project)
         if definition is not None and short in definition.sources and definition.sources[short].foreign:
-            return self._foreign(definition, definition.sources[short], int(version))
+            source = definition.sources[short]
+            return self._foreign(definition, source, foreign.state_at(self._lake, definition, source, int(version)))
         return Stored(self._lake.tables.uri(f"{project}/{short}"), int(version))
 
     # -- of a project ------------------------------------------------------------------------------------------------
@@ -184,8 +187,8 @@ class LakeCatalog:
         lag = source.lag.total_seconds() if source.lag else 0
         return f"{quoted(source.event_time)}::timestamptz + to_seconds({lag}) <= {moment}"
 
-    def _foreign(self, project: Project, source: Source, pin: int | None) -> Relation:
-        """A table that is read in place, at its pin or as it is now."""
+    def _foreign(self, project: Project, source: Source, seen: foreign.Seen | None) -> Relation:
+        """A table that is read in place, as it was seen or as it is now."""
         if project is not self._project:
             raise Invalid(
                 f"{project.name}.{source.name} lies outside of the lake", todo=f"ask from the project {project.name}"
@@ -193,13 +196,11 @@ class LakeCatalog:
         if source.name not in self._permitted:
             foreign.place(self._lake, source)
             raise Invalid(f"{source.read.uri} is not applied", where=source.name, todo="run `lakeloop apply`")
-        if pin is None:
-            state = foreign.look(self._lake, source)
-            if self._record:
-                self.versions[f"{project.name}/{source.name}"] = foreign.note(self._lake, project, source, state)
-        else:
-            state = foreign.state_at(self._lake, project, source, pin)
-            self.versions[f"{project.name}/{source.name}"] = pin
+        state = seen.state if seen else foreign.look(self._lake, source)
+        if seen is None and self._record:
+            seen = foreign.note(self._lake, project, source, state)
+        if seen is not None:
+            self.read[f"{project.name}/{source.name}"] = seen
         self._elsewhere[source.name] = state
         scan = (
             scan_delta(state.uri, state.version)
@@ -210,7 +211,8 @@ class LakeCatalog:
 
     def _history(self, project: Project, source: Source) -> Relation:
         if source.foreign:
-            return self._foreign(project, source, self._pins.get(f"{project.name}/{source.name}"))
+            pin = self._pins.get(f"{project.name}/{source.name}")
+            return self._foreign(project, source, pin if isinstance(pin, foreign.Seen) else None)
         wanted = {name: column.type.stored for name, column in source.columns.items()} | INGESTED
         return self._table(f"{project.name}/{source.name}", wanted)
 
@@ -223,12 +225,15 @@ class LakeCatalog:
 
     def _table(self, name: str, wanted: Mapping[str, str]) -> Relation:
         """A table at its pin or its newest version, with every wanted column; empty where there is none yet."""
+        pin = self._pins.get(name)
+        if isinstance(pin, Pin):
+            self.read[name] = pin
+            return Files(pin.uris(self._lake), {**wanted, **pin.columns})
         table = self._lake.table(name)
         if table is None:
             return pa.table({column: pa.array([], arrow_type(kind)) for column, kind in wanted.items()})
-        version = self._pins.get(name, table.version)
-        self.versions[name] = version
-        there = set(table.schema.names)
+        self.read[name] = table
+        there, version = set(table.schema.names), table.version
         if there >= set(wanted):
             return Stored(self._lake.tables.uri(name), version)
         part = f"_stored_{name.replace('/', '_')}"
@@ -237,6 +242,11 @@ class LakeCatalog:
             f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there
         )
         return Query(f"select *, {missing} from {quoted(part)}")
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of every table that was read."""
+        return {name: one.version for name, one in sorted(self.read.items())}
 
     # -- journals and documents ----------------------------------------------------------------------------------------
 

@@ -34,6 +34,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """Parquet files with these columns (name → DuckDB type): a version of a table that needs no log."""
+
+    uris: tuple[str, ...]
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A SELECT over other names."""
 
@@ -48,7 +56,7 @@ class Foreign:
     select: Callable[[Mapping[str, str]], str]
 
 
-Relation: TypeAlias = Stored | Query | Foreign | pa.Table
+Relation: TypeAlias = Stored | Files | Query | Foreign | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
 
@@ -132,6 +140,8 @@ class Session:
             self._view(name, f"select * from _rows_{len(self._known)}")
         elif isinstance(relation, Stored):
             self._view(name, f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})")
+        elif isinstance(relation, Files):
+            self._view(name, _files(relation))
         elif isinstance(relation, Foreign):
             found = self._described(name, relation.scan)
             self._view(name, f"select {relation.select(found)} from {relation.scan}")
@@ -172,6 +182,19 @@ def _names(sql: str) -> frozenset[str]:
     for name in sorted(set(found.table_functions) - TABLE_FUNCTIONS):
         raise Invalid(f"{name}() may not be used as a table", where="the query", todo="read tables by their names")
     return frozenset(found.tables)
+
+
+def _files(relation: Files) -> str:
+    """SQL: columns that a file, or every file, lacks are null there."""
+    empty = ", ".join(f"null::{kind} as {quoted(name)}" for name, kind in relation.columns.items())
+    if not relation.uris:
+        return f"select {empty} where false"
+    uris = ", ".join(map(literal, relation.uris))
+    columns = ", ".join(map(quoted, relation.columns))
+    return (
+        f"select {columns} from (select * from read_parquet([{uris}], union_by_name = true) "
+        f"union all by name select {empty} where false)"
+    )
 
 
 def _connect(

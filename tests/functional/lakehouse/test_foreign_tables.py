@@ -21,7 +21,7 @@ from lakeloop.functions.build_features import build_features
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.lakehouse import applied, foreign, runs
 from lakeloop.lakehouse.errors import Corrupt, Invalid, LakeloopError, NotFound
-from lakeloop.lakehouse.features.training_set import training_table
+from lakeloop.lakehouse.features.training_set import pinned, training_table
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
@@ -472,14 +472,15 @@ def test_a_training_set_is_the_same_again_from_the_versions_it_was_made_of(
     definition, add = growing
     build_features(lake, definition, as_of=NOON)
     table, versions = training_table(lake, definition, "next", NOON)
-    assert (table.num_rows, versions["shop/prices"]) == (4, 1)
+    assert (table.num_rows, versions["shop/prices"].version) == (4, 1)
     assert table.column("price").to_pylist() == [1.5, 3.0, 1.5, 3.0]
     add(3)
     build_features(lake, definition, as_of=NOON)
     assert training_table(lake, definition, "next", NOON)[0].num_rows == 6
-    again, same = training_table(lake, definition, "next", NOON, versions)
+    numbers = {name: one.version for name, one in versions.items()}
+    again, same = training_table(lake, definition, "next", NOON, pinned(lake, definition, numbers))
     assert (again, same) == (table, versions)
-    assert list(foreign.described(lake, versions)) == ["shop/prices"]
+    assert list(foreign.described(lake, numbers)) == ["shop/prices"]
 
 
 def test_a_delta_version_that_its_owner_cleaned_up_is_told(folder_lake: Lake, tmp_path: Path) -> None:
