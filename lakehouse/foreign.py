@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from lakeloop.lakehouse import applied
@@ -20,7 +21,7 @@ from lakeloop.lakehouse.errors import Corrupt, Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
-from lakeloop.lakehouse.store import Location
+from lakeloop.lakehouse.store import Entry, Location
 from lakeloop.lakehouse.store.opening import open_store
 
 KIND = "foreign"
@@ -116,6 +117,19 @@ def look(lake: Lake, source: Source) -> State:
     return State("delta", where.uri, table.id, table.version)
 
 
+def last_change(lake: Lake, source: Source) -> datetime:
+    """When the table last changed: its newest commit by its writer's clock, or its newest file by the store's."""
+    where = place(lake, source)
+    if source.read.kind == "parquet":
+        return lake.clock() - timedelta(seconds=min(entry.age_s for _, entry in _parquet_entries(where.uri)))
+    from lakeloop.lakehouse.tables import open_elsewhere
+
+    table = open_elsewhere(where)
+    if table is None:
+        raise NotFound(f"there is no Delta table at {where.uri}", where=source.name, todo="check read.uri")
+    return table.at
+
+
 def note(lake: Lake, project: Project, source: Source, state: State) -> Seen:
     """This state with its number; it is written down when it is new."""
     body, doc = state.body(), _document(project, source)
@@ -185,6 +199,11 @@ def _changed(source: str, what: str) -> LakeloopError:
 
 
 def _parquet_files(uri: str) -> tuple[tuple[str, str], ...]:
+    """Every file of the table and its mark."""
+    return tuple((name, entry.mark) for name, entry in _parquet_entries(uri))
+
+
+def _parquet_entries(uri: str) -> list[tuple[str, Entry]]:
     """Every Parquet file in a folder and below it, or the one file of this name. Files and folders that begin with `_`
     or `.` are none of the table's, as Spark and Hive have it."""
     base, entries = f"{uri}/", []
@@ -196,11 +215,11 @@ def _parquet_files(uri: str) -> tuple[tuple[str, str], ...]:
         entries = [one for one in open_store(parent or "/").list(name, limit=1) if one.key == name]
     if any(entry.key.startswith("_delta_log/") for entry in entries):
         raise Invalid(f"{uri} is a Delta table", todo='write kind = "delta": its files are not all of its truth')
-    found = tuple(
-        (base + entry.key, entry.mark)
+    found = [
+        (base + entry.key, entry)
         for entry in entries
         if entry.key.endswith(_PARQUET) and not any(part.startswith(("_", ".")) for part in entry.key.split("/"))
-    )
+    ]
     if not found:
         raise NotFound(f"there are no Parquet files at {uri}", todo="check read.uri; they end in .parquet")
     odd = next((name for name, _ in found if _GLOB.search(name)), None)
