@@ -185,4 +185,4 @@ def _per_day(found: Profile) -> str:
     for day, count in found.days:
         counts[(day - first).days // each] += count
     typical = median(count for _, count in found.days)
-    return f"rows per day  {bars(counts)}  {first} … {last}, {typical:,.0f} on most days"
+    return f"rows per day  {bars(counts)}  {first} … {last}, median {typical:,.0f}"

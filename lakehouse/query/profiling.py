@@ -75,7 +75,8 @@ def second_pass(relation: str, columns: Mapping[str, str], first: Mapping[str, A
         scale = f"epoch_us({value}::timestamptz)::DOUBLE" if kind == "time" else f"{value}::DOUBLE"
         if ends := _ends(first, at, kind):
             usable = f"filter (where abs({scale}) < {_LARGEST})"
-            parts.append(f"histogram({scale}, {edges(*ends)}) {usable} as {at}_histogram")
+            ends_of_bins = edges(*ends, whole=stored == "BIGINT")
+            parts.append(f"histogram({scale}, {ends_of_bins}) {usable} as {at}_histogram")
         mean = first.get(f"{at}_mean")
         if mean is not None:
             parts.append(f"stddev_samp({scale} - {mean!r}) filter (where abs({scale}) < {_LARGEST}) as {at}_std")
@@ -92,8 +93,10 @@ def _ends(first: Mapping[str, Any], at: int, kind: Kind) -> tuple[float, float] 
     return (low, high) if low < high else None
 
 
-def edges(low: float, high: float) -> list[float]:
-    """The upper ends of `BINS` bins of equal width; the last is `high` itself."""
+def edges(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """The upper ends of `BINS` bins of equal width; the last is `high` itself. Few whole numbers have a bin each."""
+    if whole and high - low < BINS:
+        return [low + n for n in range(int(high - low) + 1)]
     step = (high - low) / BINS
     return [*(low + step * n for n in range(1, BINS)), high]
 

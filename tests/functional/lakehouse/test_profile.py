@@ -65,6 +65,8 @@ def test_edges_end_at_the_greatest_value_itself() -> None:
     for low, high in ((0.1, 0.3), (-7.0, 1e15 / 3), (5e-324, 1.0)):
         found = edges(low, high)
         assert (len(found), found[-1], sorted(found)) == (BINS, high, found)
+    assert edges(-1, 2, whole=True) == [-1, 0, 1, 2]
+    assert len(edges(0, 100, whole=True)) == BINS
 
 
 def test_texts_and_truth_have_their_most_frequent_values(folder_lake: Lake, tmp_path: Path) -> None:
