@@ -18,7 +18,7 @@ import pyarrow as pa
 from lakeloop.lakehouse import applied, endpoints, registry, runs
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
-from lakeloop.lakehouse.errors import Conflict, Invalid
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.features.online import EPOCH, Header, publish_snapshot
 from lakeloop.lakehouse.features.point_in_time import (
     change_points,
@@ -62,7 +62,8 @@ def build_features(
 ) -> list[Built]:
     """Bring every view of a project (or the named ones and what they rest on) up to its inputs.
 
-    `as_of` is the moment online answers begin before.
+    `as_of` is the moment online answers begin before. A view that cannot be built (a table elsewhere is away) stops
+    only those above it; its error is raised when the others are built.
     """
     for name in views:
         if name not in project.views:
@@ -71,14 +72,23 @@ def build_features(
                 todo=f"name one of: {', '.join(sorted(project.views)) or 'none'}",
             )
     done = []
+    failed: dict[str, LakeloopError] = {}
     for name in needed(project, views or list(project.views)):
-        built = _build(lake, project, project.views[name], as_of)
-        if built:
+        below = [failed[one] for one in bound(project).views[name].reads if one in failed]
+        try:
+            built = None if below else _build(lake, project, project.views[name], as_of)
+        except (NotFound, Corrupt, Denied, Invalid) as error:
+            below = [error]
+        if below:
+            failed[name] = below[0]
+        elif built:
             done.append(built)
             if progress:
                 progress(built)
     if not views:
         done += _build_for_champions(lake, project, as_of)
+    if failed:
+        raise next(iter(failed.values()))
     return done
 
 

@@ -106,7 +106,8 @@ def _ingest_file(lake: Lake, project: Project, source: Source, key: str, file: s
             _move_to_raw(lake, project, source, key, f"{mark}/{file}", data)
             return Ingested(source.name, file, 0, 0, table.version, already=True)
         return _set_aside(lake, project, source, key, file, data, str(error))
-    stopping = [] if already else [row for row in bad if row["_stop"]]
+    # What comes out of quarantine was taken in once: it goes back there, and stops no other file.
+    stopping = [] if already or file.endswith(keys.RETRIED) else [row for row in bad if row["_stop"]]
     if stopping:
         shown = "; ".join(f"line {row['_line']}: {row['reason']}" for row in stopping[:SHOWN])
         raise Refused(

@@ -483,6 +483,54 @@ def test_a_training_set_is_the_same_again_from_the_versions_it_was_made_of(
     assert list(foreign.described(lake, numbers)) == ["shop/prices"]
 
 
+def test_a_table_that_is_away_stops_no_view_but_those_that_read_it(folder_lake: Lake, tmp_path: Path) -> None:
+    own = 'owner = "crm"\nread = { kind = "landing", format = "csv" }\nevent_time = "day"\n[columns]\nday = "date"\n'
+    header = VIEW.replace('"id"', "").replace("online = true", "online = false").rpartition("select")[0]
+    views = {
+        "features/above.sql": f"{header}select day, count(*) as n from broken group by 1\n",
+        "features/broken.sql": f"{header}select day, price from prices\n",
+        "features/sound.sql": f"{header}select day, 1 as one from own\n",
+    }
+    (tmp_path / "prices").mkdir()
+    definition = project("parquet", str(tmp_path / "prices"), more={**views, "sources/own.toml": own})
+    put_in_force(folder_lake, definition)
+    with pytest.raises(NotFound, match="no Parquet files"):
+        build_features(folder_lake, definition, as_of=NOON)
+    assert [name for name in definition.views if folder_lake.table(f"shop/{name}")] == ["sound"]
+    pq.write_table(prices(1), tmp_path / "prices" / "a.parquet")
+    assert [built.view for built in build_features(folder_lake, definition, as_of=NOON)] == ["broken", "above"]
+
+
+TIMES = {"s": "timestamp", "ms": "timestamp", "ns": "timestamp", "naive": "timestamp", "day": "timestamp"}
+
+
+def test_times_of_every_unit_are_the_same_moment_and_a_time_without_a_zone_is_utc(
+    folder_lake: Lake, tmp_path: Path
+) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    columns = {
+        "s": pa.array([at], pa.timestamp("s", "UTC")),
+        "ms": pa.array([at], pa.timestamp("ms", "Asia/Tokyo")),
+        "ns": pa.array([at], pa.timestamp("ns")),
+        "naive": pa.array([at], pa.timestamp("us")),
+        "day": pa.array([at.date()], pa.date32()),
+    }
+    (tmp_path / "prices").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "prices" / "a.parquet")
+    declared = "".join(f'{name} = "{kind}"\n' for name, kind in TIMES.items())
+    definition = put_in_force(
+        folder_lake, project("parquet", str(tmp_path / "prices"), columns=f'id = "int64?"\n{declared}'.replace("?", ""))
+    )
+    with pytest.raises(Invalid, match=r"not as sources/prices\.toml declares it"):
+        ids(folder_lake, definition)
+    source = (
+        f'owner = "x"\nread = {{ kind = "parquet", uri = "{tmp_path}/prices" }}\ntimeless = true\n[columns]\n{declared}'
+    )
+    head = 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n'
+    put_in_force(folder_lake, parse_project({"lakeloop.toml": head, "sources/prices.toml": source}))
+    assert folder_lake.sql("select * from prices", project="shop").to_pylist() == [dict.fromkeys(TIMES, at)]
+
+
 def test_a_delta_version_that_its_owner_cleaned_up_is_told(folder_lake: Lake, tmp_path: Path) -> None:
     uri = str(tmp_path / "prices")
     write_deltalake(uri, prices(1))
