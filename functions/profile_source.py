@@ -17,7 +17,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Column, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.profiling import first_pass, repeated_keys, rows_per_day, second_pass
+from lakeloop.lakehouse.query.profiling import first_pass, quantiles, repeated_keys, rows_per_day, second_pass
 from lakeloop.lakehouse.query.session import Session, quoted
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,17 +83,16 @@ def profile_source(lake: Lake, project: Project, name: str) -> Profile:
             relation = quoted("_profiled")
         first = session.run(first_pass(relation, columns, ranges)).to_pylist()[0]
         first |= _microseconds(first)
-        sql = second_pass(relation, columns, first)
-        second = session.run(sql).to_pylist()[0] if sql else {}
+        texts = [second_pass(relation, columns, first), quantiles(relation, columns, first)]
+        found = {name: value for sql in texts if sql for name, value in session.run(sql).to_pylist()[0].items()} | first
         keys = session.run(repeated_keys(relation, source.key)).to_pylist()[0] if source.key else {}
         days = session.run(rows_per_day(relation, source.event_time)).to_pylist() if source.event_time else []
     catalog.confirm()
-    found = [_column(source, at, first | second) for at in range(len(columns))]
     counted = tuple((row["day"], row["rows"]) for row in days)
     return Profile(
         name,
         first["total"],
-        tuple(found),
+        tuple(_column(source, at, found) for at in range(len(columns))),
         keys.get("keys", 0),
         keys.get("rows", 0),
         counted,

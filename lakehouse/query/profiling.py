@@ -1,9 +1,10 @@
-"""A profile of a table, as SQL text: two passes over all rows, whatever the number of columns.
+"""A profile of a table, as SQL text: two passes over all rows, whatever the number of columns, and one over a sample.
 
-Pure functions. The first pass gives counts, distinct values (approximate), ends, mean and quantiles of every column;
-the second, which needs the ends, a histogram of numbers and times, the spread, and how often the most frequent texts
-stand there. Names in the answers are `<position of the column>_<what>`. Numbers that are not finite, or so large that
-a square would not be, are left out of mean, spread, quantiles and histogram, and counted.
+Pure functions. The first pass gives counts, distinct values (approximate), ends and mean of every column; the second,
+which needs the ends, a histogram of numbers and times, the spread, and how often the most frequent texts stand there;
+quantiles are of at most about `SAMPLE` rows, for they cost more than all the rest. Names in the answers are
+`<position of the column>_<what>`. Numbers that are not finite, or so large that a square would not be, are left out of
+mean, spread, quantiles and histogram, and counted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from lakeloop.lakehouse.query.session import literal, quoted
 
 BINS = 16
 TOP = 5
+SAMPLE = 200_000
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Kind: TypeAlias = Literal["number", "text", "time", "other"]
 _LARGEST = 1e150
@@ -48,15 +50,11 @@ def first_pass(relation: str, columns: Mapping[str, str], ranges: Mapping[str, t
 
 
 def _of_number(at: int, value: str, stored: str, bounds: tuple[float, float] | None) -> list[str]:
-    usable = f"filter (where abs({value}::DOUBLE) < {_LARGEST})"
     real = f" filter (where not isnan({value}))" if stored == "DOUBLE" else ""
-    parts = [
-        f"min({value}){real} as {at}_min",
-        f"max({value}){real} as {at}_max",
-        f"avg({value}) {usable} as {at}_mean",
-        f"approx_quantile({value}::DOUBLE, {list(QUANTILES)}) {usable} as {at}_quantiles",
-        f"count({value}) - count({value}) {usable} as {at}_infinite",
-    ]
+    usable = f" filter (where abs({value}) < {_LARGEST})" if stored == "DOUBLE" else ""
+    parts = [f"min({value}){real} as {at}_min", f"max({value}){real} as {at}_max", f"avg({value}){usable} as {at}_mean"]
+    if stored == "DOUBLE":
+        parts.append(f"count({value}) - count({value}){usable} as {at}_infinite")
     if bounds is not None:
         low, high = (f"'{one!r}'::DOUBLE" for one in bounds)
         parts += [f"count(*) filter (where {value} < {low} or {value} > {high}) as {at}_outside"]
@@ -73,14 +71,27 @@ def second_pass(relation: str, columns: Mapping[str, str], first: Mapping[str, A
         for place, text in enumerate(first.get(f"{at}_top") or ()):
             parts.append(f"count(*) filter (where {value} = {_spelled(text)}) as {at}_top{place}")
         scale = f"epoch_us({value}::timestamptz)::DOUBLE" if kind == "time" else f"{value}::DOUBLE"
+        usable = f" filter (where abs({scale}) < {_LARGEST})" if first.get(f"{at}_infinite") else ""
         if ends := _ends(first, at, kind):
-            usable = f"filter (where abs({scale}) < {_LARGEST})"
             ends_of_bins = edges(*ends, whole=stored == "BIGINT")
-            parts.append(f"histogram({scale}, {ends_of_bins}) {usable} as {at}_histogram")
+            parts.append(f"histogram({scale}, {ends_of_bins}){usable} as {at}_histogram")
         mean = first.get(f"{at}_mean")
         if mean is not None:
-            parts.append(f"stddev_samp({scale} - {mean!r}) filter (where abs({scale}) < {_LARGEST}) as {at}_std")
+            parts.append(f"stddev_samp({scale} - {mean!r}){usable} as {at}_std")
     return f"select {', '.join(_named(parts))} from {relation}" if parts else ""
+
+
+def quantiles(relation: str, columns: Mapping[str, str], first: Mapping[str, Any]) -> str:
+    """SQL: one row, by what the first pass found; empty when there are no numbers."""
+    total = first["total"]
+    sample = f" using sample {100 * SAMPLE / total:.6f}% (bernoulli, 7)" if total > 2 * SAMPLE else ""
+    parts = [
+        f"approx_quantile({quoted(name)}, {list(QUANTILES)}) filter (where abs({quoted(name)}::DOUBLE) < {_LARGEST}) "
+        f"as {at}_quantiles"
+        for at, (name, stored) in enumerate(columns.items())
+        if kind_of(stored) == "number"
+    ]
+    return f"select {', '.join(_named(parts))} from (select * from {relation}{sample})" if parts else ""
 
 
 def _ends(first: Mapping[str, Any], at: int, kind: Kind) -> tuple[float, float] | None:
