@@ -1,16 +1,17 @@
-"""From the bytes of a landed file to rows: CSV, JSON Lines, Parquet; gzip by the name's ending.
+"""From a local file to rows, in batches: CSV, JSON Lines, Parquet.
 
-Lines that cannot be read are told apart, not lost.
+A file may be read several times; memory is bounded by a batch. Lines that cannot be read are told apart, not lost.
 """
 
 from __future__ import annotations
 
-import gzip
+import csv
 import io
 import json
-import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -18,171 +19,55 @@ from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.keys import RETRIED
 from lakeloop.lakehouse.project.definitions import Read, Source
 
+BATCH = 1 << 17
+BLOCK = 16 << 20
+"""Bytes of CSV that are parsed at once; a row may be as long as this."""
+LINES = 20_000
+
 Broken = list[dict[str, Any]]
 
 
-def decode(source: Source, where: str, data: bytes) -> tuple[pa.Table, Broken]:
-    """Rows with `_line` (1 is the first row after a header), and broken lines as {"_line", "reason", "row"}.
+@dataclass(slots=True)
+class LandedFile:
+    """A file whose columns are known. `broken` are the lines that the last reading could not read, as {"_line",
+    "reason", "row"}; `problem` is why the last reading ended early."""
 
-    Invalid when the file as a whole cannot be read, or lacks a column that must be there.
-    """
-    rows, broken = read_rows(source.read, where, data)
-    return _declared(source, where, rows), broken
+    format: str
+    path: Path
+    columns: Mapping[str, pa.DataType]
+    _read: Callable[[Sequence[str], Broken], Iterator[pa.RecordBatch]]
+    broken: Broken = field(default_factory=list)
+    problem: Invalid | None = None
 
+    def reader(self, columns: Iterable[str]) -> pa.RecordBatchReader:
+        """These columns (those the file lacks are left out) and `_line`; 1 is the first row after a header."""
+        names = [name for name in columns if name in self.columns]
+        schema = pa.schema([*((name, self.columns[name]) for name in names), ("_line", pa.int64())])
+        return pa.RecordBatchReader.from_batches(schema, self._batches(names))
 
-def read_rows(read: Read, where: str, data: bytes) -> tuple[pa.Table, Broken]:
-    """`decode` with every column that the file has: texts, of Parquet as they are typed there."""
-    data = unpacked(where, data)
-    if where.endswith(RETRIED):
-        return _jsonl(where, data)
-    match read.format:
-        case "csv":
-            return _csv(read.delimiter, where, data)
-        case "jsonl":
-            return _jsonl(where, data)
-        case "parquet":
-            return _parquet(where, data), []
-
-
-def unpacked(where: str, data: bytes) -> bytes:
-    """The bytes of a file, out of gzip when its name ends so. Invalid when that is broken."""
-    if not where.endswith(".gz"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Invalid(f"this is not a whole gzip file: {error}", where=where, todo="send it again") from error
-
-
-def _csv(delimiter: str, where: str, data: bytes) -> tuple[pa.Table, Broken]:
-    from pyarrow import csv
-
-    if not data.strip():
-        raise Invalid("the file is empty", where=where, todo="send it with a header line")
-    header = next(csv_lines(data, delimiter))
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise Invalid(
-            f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header"
-        )
-    if data.count(b'"') % 2:
-        _check_last_quote(data, delimiter, where)
-    broken: Broken = []
-
-    def note(row: Any) -> str:
-        reason = f"broken line: {row.actual_columns} values where the header has {row.expected_columns}"
-        broken.append({"_line": row.number - 1, "reason": reason, "row": row.text})
-        return "skip"
-
-    try:
-        rows = csv.read_csv(
-            io.BytesIO(data),
-            read_options=csv.ReadOptions(
-                use_threads=False, block_size=min(max(len(data), 1 << 20), 1 << 28)
-            ),  # a row may not straddle blocks
-            parse_options=csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise Invalid(
-            f"this cannot be read as CSV: {str(error).splitlines()[0]}",
-            where=where,
-            todo="send it as UTF-8 with a header line",
-        ) from error
-    skipped = {entry["_line"] for entry in broken}
-    lines = [n for n in range(1, rows.num_rows + len(skipped) + 1) if n not in skipped]
-    return _numbered(rows, lines), broken
-
-
-def _check_last_quote(data: bytes, delimiter: str, where: str) -> None:
-    """A quote that nobody closes would swallow every row after it as one text. Invalid when the text ends inside
-    quotes."""
-    import csv
-
-    rows = csv.reader(
-        io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter, strict=True
-    )
-    opened = 1
-    try:
-        for _ in rows:
-            opened = rows.line_num + 1
-    except csv.Error as error:
-        if "expected after" not in str(error):
-            raise Invalid(
-                f"a quote that opens in line {opened} is never closed",
-                where=where,
-                todo="mend the file and send it again",
-            ) from error
-
-
-def _numbered(rows: pa.Table, lines: Sequence[int]) -> pa.Table:
-    """With `_line`, which no column of the file may take the place of."""
-    return rows.select([name for name in rows.column_names if name != "_line"]).append_column(
-        "_line", pa.array(lines, pa.int64())
-    )
-
-
-def csv_lines(data: bytes, delimiter: str) -> Any:
-    """Rows of a CSV text as lists, by the standard library's reader: for headers and samples."""
-    import csv
-
-    return csv.reader(
-        io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", errors="replace", newline=""), delimiter=delimiter
-    )
-
-
-def _jsonl(where: str, data: bytes) -> tuple[pa.Table, Broken]:
-    rows, broken = [], []
-    for line, text in enumerate(data.splitlines(), start=1):
-        if not text.strip():
-            continue
+    def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        self.broken, self.problem = [], None
         try:
-            record = json.loads(text)
-            json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-        except (ValueError, RecursionError) as error:
-            broken.append(
-                {"_line": line, "reason": f"broken line: not JSON ({error})", "row": text.decode(errors="replace")}
-            )
-            continue
-        if not isinstance(record, dict):
-            broken.append(
-                {"_line": line, "reason": "broken line: not a JSON object", "row": text.decode(errors="replace")}
-            )
-            continue
-        rows.append(
-            {name: None if v is None else v if isinstance(v, str) else json.dumps(v) for name, v in record.items()}
-            | {"_line": line}
-        )
-    if not rows and not broken:
-        raise Invalid("the file is empty", where=where, todo="send one JSON object a line")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table(
-        {
-            n: pa.array([row.get(n) for row in rows], pa.int64() if n == "_line" else pa.string())
-            for n in names or ["_line"]
-        }
-    ), broken
+            yield from self._read(names, self.broken)
+        except Invalid as error:
+            self.problem = error
+            raise
 
 
-def _parquet(where: str, data: bytes) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise Invalid(
-            f"this cannot be read as Parquet: {str(error).splitlines()[0]}",
-            where=where,
-            todo="send the file again, whole",
-        ) from error
-    return _numbered(rows, range(1, rows.num_rows + 1))
+def open_file(read: Read, where: str, path: Path) -> LandedFile:
+    """A file by its source's format. Invalid when it is empty, or not of that format."""
+    match "jsonl" if where.endswith(RETRIED) else read.format:
+        case "csv":
+            return _csv(read.delimiter, where, path)
+        case "jsonl":
+            return _jsonl(where, path)
+        case _:
+            return _parquet(where, path)
 
 
-def _declared(source: Source, where: str, rows: pa.Table) -> pa.Table:
-    """Only declared columns, by the source's `unlisted`; every column that may not be null must be there."""
-    names = set(rows.column_names) - {"_line"}
+def check_declared(source: Source, where: str, names: Iterable[str]) -> None:
+    """Invalid when a file lacks a column that may not be null, has none that is declared, or one that must not be."""
+    names = set(names)
     missing = [name for name, column in source.columns.items() if name not in names and not column.nullable]
     if missing:
         raise Invalid(
@@ -203,4 +88,198 @@ def _declared(source: Source, where: str, rows: pa.Table) -> pa.Table:
             where=where,
             todo=f'list them in sources/{source.name}.toml, or set unlisted = "drop"',
         )
-    return rows.select([name for name in rows.column_names if name == "_line" or name in source.columns])
+
+
+# -- CSV ---
+
+
+def csv_lines(file: BinaryIO, delimiter: str, *, errors: str = "replace", **options: Any) -> Any:
+    """Rows of a CSV text as lists, by the standard library's reader: for headers and samples."""
+    text = io.TextIOWrapper(file, "utf-8-sig", errors=errors, newline="")
+    return csv.reader(text, delimiter=delimiter, **options)
+
+
+def _csv(delimiter: str, where: str, path: Path) -> LandedFile:
+    header, quotes = _header(path, delimiter, where), 0
+    with open(path, "rb") as file:
+        while data := file.read(BLOCK):
+            quotes += data.count(b'"')
+    if not header:
+        raise Invalid("the file is empty", where=where, todo="send it with a header line")
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise Invalid(
+            f"the header names {', '.join(sorted(twice))} more than once", where=where, todo="mend the header"
+        )
+    if quotes % 2:
+        _check_last_quote(path, delimiter, where)
+
+    def batches(names: Sequence[str], broken: Broken) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from _numbered(_csv_batches(path, delimiter, names, broken), broken)
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise _no_csv(where, error) from error
+
+    columns = {name: pa.string() for name in header if name != "_line"}
+    return LandedFile("csv", path, columns, batches)
+
+
+def _header(path: Path, delimiter: str, where: str) -> list[str]:
+    with open(path, "rb") as file:
+        try:
+            rows = csv_lines(file, delimiter, errors="strict")
+            return next((row for row in rows if any(value.strip() for value in row)), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _no_csv(where, error) from error
+
+
+def _no_csv(where: str, error: Exception) -> Invalid:
+    return Invalid(
+        f"this cannot be read as CSV: {str(error).splitlines()[0]}",
+        where=where,
+        todo="send it as UTF-8 with a header line",
+    )
+
+
+def _csv_batches(path: Path, delimiter: str, names: Sequence[str], broken: Broken) -> Iterable[pa.RecordBatch]:
+    from pyarrow import csv as arrow_csv
+
+    def note(row: Any) -> str:
+        reason = f"broken line: {row.actual_columns} values where the header has {row.expected_columns}"
+        broken.append({"_line": row.number - 1, "reason": reason, "row": row.text})
+        return "skip"
+
+    reader: Iterable[pa.RecordBatch] = arrow_csv.open_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note, newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types={name: pa.string() for name in names}, include_columns=names, strings_can_be_null=False
+        ),
+    )
+    return reader
+
+
+def _numbered(batches: Iterable[pa.RecordBatch], broken: Broken) -> Iterator[pa.RecordBatch]:
+    """With `_line`: a batch's rows follow each other, but for the broken lines between them."""
+    line, passed = 1, 0
+    for batch in batches:
+        lines: list[int] = []
+        while len(lines) < batch.num_rows:
+            end = line + batch.num_rows - len(lines)
+            if passed < len(broken) and broken[passed]["_line"] < end:
+                end = broken[passed]["_line"]
+            lines += range(line, end)
+            line = end
+            if passed < len(broken) and broken[passed]["_line"] == line:
+                line, passed = line + 1, passed + 1
+        yield batch.append_column("_line", pa.array(lines, pa.int64()))
+
+
+def _check_last_quote(path: Path, delimiter: str, where: str) -> None:
+    """A quote that nobody closes would swallow every row after it as one text. Invalid when the text ends inside
+    quotes."""
+    opened = 1
+    with open(path, "rb") as file:
+        rows = csv_lines(file, delimiter, strict=True)
+        try:
+            for _ in rows:
+                opened = rows.line_num + 1
+        except csv.Error as error:
+            if "expected after" not in str(error):
+                raise Invalid(
+                    f"a quote that opens in line {opened} is never closed",
+                    where=where,
+                    todo="mend the file and send it again",
+                ) from error
+
+
+# -- JSON Lines ---
+
+
+def _jsonl(where: str, path: Path) -> LandedFile:
+    names: dict[str, None] = {}
+    empty = True
+    for _, text in _lines(path):
+        record, problem = _record(text)
+        names.update(dict.fromkeys(record))
+        empty = empty and not record and not problem
+    if empty:
+        raise Invalid("the file is empty", where=where, todo="send one JSON object a line")
+
+    def batches(wanted: Sequence[str], broken: Broken) -> Iterator[pa.RecordBatch]:
+        rows: list[dict[str, Any]] = []
+        for line, text in _lines(path):
+            record, problem = _record(text)
+            if problem:
+                broken.append({"_line": line, "reason": problem, "row": text.decode(errors="replace")})
+                continue
+            rows.append({**record, "_line": line})
+            if len(rows) >= LINES:
+                yield _texts(rows, wanted)
+                rows = []
+        yield _texts(rows, wanted)
+
+    return LandedFile("jsonl", path, {name: pa.string() for name in names if name != "_line"}, batches)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with open(path, "rb") as file:
+        for number, text in enumerate(file, start=1):
+            kept = text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text
+            if kept.strip():
+                yield number, kept.rstrip(b"\r\n")
+
+
+def _record(text: bytes) -> tuple[dict[str, Any], str]:
+    """A line's object, or why it has none."""
+    try:
+        record = json.loads(text)
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+    except (ValueError, RecursionError) as error:
+        return {}, f"broken line: not JSON ({error})"
+    return (record, "") if isinstance(record, dict) else ({}, "broken line: not a JSON object")
+
+
+def _texts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.RecordBatch:
+    columns = [pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in names]
+    lines = pa.array([row["_line"] for row in rows], pa.int64())
+    return pa.RecordBatch.from_arrays([*columns, lines], names=[*names, "_line"])
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+# -- Parquet ---
+
+
+def _parquet(where: str, path: Path) -> LandedFile:
+    import pyarrow.parquet as pq
+
+    def opened() -> pq.ParquetFile:
+        return pq.ParquetFile(path)
+
+    def batches(names: Sequence[str], broken: Broken) -> Iterator[pa.RecordBatch]:
+        line = 1
+        try:
+            with opened() as file:
+                for batch in file.iter_batches(BATCH, columns=list(names)):
+                    lines = pa.array(range(line, line + batch.num_rows), pa.int64())
+                    line += batch.num_rows
+                    yield batch.select(names).append_column("_line", lines)
+        except (pa.ArrowException, OSError) as error:
+            raise _no_parquet(where, error) from error
+
+    try:
+        with opened() as file:
+            schema = file.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise _no_parquet(where, error) from error
+    return LandedFile("parquet", path, {f.name: f.type for f in schema if f.name != "_line"}, batches)
+
+
+def _no_parquet(where: str, error: Exception) -> Invalid:
+    return Invalid(
+        f"this cannot be read as Parquet: {str(error).splitlines()[0]}", where=where, todo="send the file again, whole"
+    )

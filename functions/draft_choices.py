@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
+from io import BytesIO
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from lakeloop.functions.decoding import csv_lines, read_rows, unpacked
+from lakeloop.functions.decoding import csv_lines, open_file
 from lakeloop.functions.draft_target import ID_LIKE, Input, Target, choose_inputs, choose_target, may_be_key
 from lakeloop.functions.infer_columns import Found, first_repeated, infer_columns
 from lakeloop.functions.spelling import plain_name, unique_names
+from lakeloop.functions.spooling import plain_name as plain_file_name
+from lakeloop.functions.spooling import unpacked
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import Read
 from lakeloop.lakehouse.project.documents import did_you_mean
@@ -49,8 +53,14 @@ def choose(wish: Wish, data: bytes) -> tuple[Choices, pa.Table, list[str]]:
 
     Invalid for a file that cannot be read, and for a wish that does not fit it.
     """
-    read = _reading(wish.file, data)
-    rows, broken = read_rows(read, wish.file, data)
+    with TemporaryDirectory(prefix="lakeloop-") as scratch:
+        given = Path(scratch, "given")
+        given.write_bytes(data)
+        plain = unpacked(wish.file, given, Path(scratch))
+        read = _reading(wish.file, plain)
+        file = open_file(read, plain_file_name(wish.file), plain)
+        rows = file.reader(file.columns).read_all()
+    broken = file.broken
     if not rows.num_rows:
         raise Invalid("the file has no rows", where=wish.file, todo="give one with some, as many as there are")
     _check_names(wish, read, rows.column_names)
@@ -79,17 +89,18 @@ def _source_name(wish: Wish) -> str:
     return f"{name}_rows" if name in ("predictions", "predictions_labelled", f"{wish.name}_examples") else name
 
 
-def _reading(file: str, data: bytes) -> Read:
+def _reading(file: str, path: Path) -> Read:
     """How a file is read, by its name; the delimiter of a CSV file is the one that makes most columns of the header."""
-    ending = PurePath(file.removesuffix(".gz")).suffix.lower()
+    ending = PurePath(plain_file_name(file)).suffix.lower()
     match ending:
         case ".parquet" | ".pq":
             return Read(format="parquet")
         case ".jsonl" | ".ndjson":
             return Read(format="jsonl")
         case ".csv" | ".tsv" | ".txt":
-            first = unpacked(file, data)[: 1 << 16]
-            return Read(delimiter=max(",;\t|", key=lambda d: len(next(csv_lines(first, d), []))))
+            with open(path, "rb") as whole:
+                first = whole.read(1 << 16)
+            return Read(delimiter=max(",;\t|", key=lambda d: len(next(csv_lines(BytesIO(first), d), []))))
         case _:
             raise Invalid(
                 f"a file that ends in {ending!r} cannot be read",

@@ -208,6 +208,7 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
     """Rows as an ingest would have stored them; Invalid for an unknown column, or a value that breaks a rule."""
     import pyarrow as pa
 
+    from lakeloop.functions.judging import unique_rules
     from lakeloop.lakehouse.query.session import Session, quoted
     from lakeloop.lakehouse.rules import decoded
 
@@ -219,11 +220,11 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
     kept = ", ".join(quoted(name) for name in source.columns)
     with Session(None, lambda _name: None, threads=1) as session:
         session.register("raw", pa.table({**given, "_line": lines}))
-        session.keep("judged", decoded(source, present) if present else _of_nulls(source))
+        kinds = dict.fromkeys(present, pa.string())
+        unique = unique_rules(session, source, kinds, lambda: None)
+        session.keep("judged", decoded(source, kinds, unique) if present else _of_nulls(source))
         if source.on_error != "warn":
-            judged = session.run(
-                "select _line, _reasons from judged where len(_reasons) > 0 order by _line"
-            ).to_pylist()
+            judged = session.run("select _line, _reasons from judged where _bad order by _line").to_pylist()
             _check_rules(rows, judged, where)
         ingested = f"'given-{file:04d}' as _file, _line, ?::timestamptz as _ingested_at"
         return session.run(
@@ -235,7 +236,7 @@ def _of_nulls(source: Source) -> str:
     from lakeloop.lakehouse.query.session import quoted
 
     columns = ", ".join(f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items())
-    return f"select _line, []::VARCHAR[] as _reasons, {columns} from raw"
+    return f"select _line, false as _bad, []::VARCHAR[] as _reasons, {columns} from raw"
 
 
 def _check_columns(source: Source, rows: Sequence[Mapping[str, Any]], where: str) -> None:

@@ -122,12 +122,12 @@ def last_change(lake: Lake, source: Source) -> datetime:
     where = place(lake, source)
     if source.read.kind == "parquet":
         return lake.clock() - timedelta(seconds=min(entry.age_s for _, entry in _parquet_entries(where.uri)))
-    from lakeloop.lakehouse.tables import open_elsewhere
+    from lakeloop.lakehouse.tables import committed_at, open_elsewhere
 
     table = open_elsewhere(where)
     if table is None:
         raise NotFound(f"there is no Delta table at {where.uri}", where=source.name, todo="check read.uri")
-    return table.at
+    return committed_at(table.facts(1)[0])
 
 
 def note(lake: Lake, project: Project, source: Source, state: State) -> Seen:

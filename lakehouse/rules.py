@@ -1,63 +1,164 @@
-"""A source's rules as SQL: what each raw row becomes, and every reason why it is wrong.
+"""A source's rules as SQL: what each raw row becomes, whether it is wrong, and every reason why.
 
-Pure functions that return text.
-
-The input is a relation `raw` whose columns are all VARCHAR (CSV) or already typed (JSON Lines, Parquet), and `_line`.
+Pure functions that return text. The input is a relation `raw` with the file's columns, as text (CSV, JSON Lines) or
+typed (Parquet), and `_line`. Whether a row is wrong is a handful of comparisons; its reasons are spelled out only
+where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from lakeloop.lakehouse.project.definitions import INT_TYPES, Column, Source, Type
+import pyarrow as pa
+
+from lakeloop.lakehouse.project.definitions import FLOAT_TYPES, INT_TYPES, Column, OnError, Source, Type
 from lakeloop.lakehouse.query.session import literal, quoted
 
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 DAY = r"^[^T ]+([T ]00:00(:00(\.0*)?)?(Z|[+-]00(:?00)?)?)?$"
 NO_SECONDS = r"^(\d+-\d+-\d+[T ]\d+:\d+)(Z|[+-]\d\d.*)$"
+SEVERITIES: tuple[OnError, ...] = ("stop", "quarantine", "warn")
 
 
-def decoded(source: Source, present: Sequence[str]) -> str:
-    """SQL: `_line`, `_row` (the raw row as JSON), `_reasons` (a list, empty when the row is right), and every declared
-    column, typed."""
-    raw = ", ".join(f"{_text(source, name)} as {_raw(name)}" for name in present)
-    names = [name for name in source.columns if name in present]
-    typed = [f"{_typed(source.columns[name].type, _raw(name))} as {quoted(name)}" for name in names]
-    typed += [
-        f"null::{column.type.stored} as {quoted(name)}"
-        for name, column in source.columns.items()
-        if name not in present
-    ]
-    kept = ", ".join(f"{quoted(name)} := {_raw(name)}" for name in present)
-    reasons = ", ".join(
-        f"case when {condition} then {message} end"
-        for name in names
-        for condition, message in _rules(source.columns[name])
-    )
-    reasons = reasons or "null::VARCHAR"
-    declared = ", ".join(map(quoted, source.columns))
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row is wrong where `condition` is true; `message` is SQL for the reason."""
+
+    condition: str
+    message: str
+    on_error: OnError
+
+
+def decoded(source: Source, present: Mapping[str, pa.DataType], more: Sequence[Rule] = ()) -> str:
+    """SQL: `_line`, every declared column in its stored type, `_bad` (some rule is broken), `_out` (and the row is kept
+    out), `_stop` (and the file stops); where bad `_reasons` (a list) and `_row` (the raw row as JSON).
+
+    `present` are the columns of the file with their types; `more` are rules beside those of the columns.
+    """
+    raws = {name: _Raw(source, source.columns[name], present[name]) for name in source.columns if name in present}
+    typed = [f"{raw.typed} as {quoted(name)}" for name, raw in raws.items()]
+    typed += [f"null::{c.type.stored} as {quoted(n)}" for n, c in source.columns.items() if n not in raws]
+    rules = [rule for raw in raws.values() for rule in raw.rules(source)] + list(more)
+    flags = {severity: _any(rule.condition for rule in rules if rule.on_error == severity) for severity in SEVERITIES}
+    reasons = ", ".join(f"case when {rule.condition} then {rule.message} end" for rule in rules) or "null::VARCHAR"
+    kept = ", ".join(f"{quoted(name)} := {raw.text}" for name, raw in raws.items())
+    out = f"{flags['stop']} or {flags['quarantine']}"
     return f"""
-select _line, to_json(struct_pack({kept})) as _row, list_filter([{reasons}], lambda r: r is not null) as _reasons,
-    {declared}
-from (select *, {", ".join(typed)} from (select _line, {raw} from raw))"""
+select _line, {", ".join(map(quoted, source.columns))}, _bad, _out, _stop,
+    case when _bad then list_filter([{reasons}], lambda r: r is not null) end as _reasons,
+    case when _bad then to_json(struct_pack({kept}))::VARCHAR end as _row
+from (select *, {out} or {flags["warn"]} as _bad, {out} as _out, {flags["stop"]} as _stop from (
+    select *, {", ".join(typed)} from (
+        select _line, {", ".join(raw.source for raw in raws.values())} from raw)))"""
+
+
+def repeated_values(source: Source, column: Column, kind: pa.DataType) -> str:
+    """SQL: the values of a column of `raw` that stand there more than once, in their stored type, as `v`."""
+    raw = _Raw(source, column, kind)
+    typed = f"select {raw.typed} as v from (select {raw.source} from raw)"
+    return f"select v from ({typed}) where v is not null group by v having count(*) > 1"
+
+
+def _any(conditions: Iterator[str]) -> str:
+    found = " or ".join(f"({condition})" for condition in conditions)
+    return f"coalesce({found}, false)" if found else "false"
+
+
+class _Raw:
+    """A column of the file: how it is read, and what may be wrong with it.
+
+    A value that comes in a type that fits is taken as it is; any other goes through its text. Names with a blank are
+    no column's: those are identifiers.
+    """
+
+    def __init__(self, source: Source, column: Column, kind: pa.DataType) -> None:
+        self.column, self.kind = column, kind.value_type if pa.types.is_dictionary(kind) else kind
+        self._nulls = source.read.null
+        self.direct = _fits(column.type, self.kind) and not self._may_mean_null()
+        self._value = quoted(f"raw {column.name}")
+        self.text = f"{self._value}::VARCHAR" if self.direct else self._value
+
+    @property
+    def source(self) -> str:
+        """The raw value under its own name, null where the source says so."""
+        name = quoted(self.column.name)
+        value = name if self.direct and not pa.types.is_string(self.kind) else f"{name}::VARCHAR"
+        nulls = ", ".join(literal(text) for text in self._nulls) if value != name else ""
+        return f"{f'case when {value} in ({nulls}) then null else {value} end' if nulls else value} as {self._value}"
+
+    @property
+    def typed(self) -> str:
+        kind = self.column.type
+        if not self.direct:
+            return _typed(kind, self._value)
+        return f"try_cast({self._value} as {kind.stored})" if self._may_be_lost() else f"{self._value}::{kind.stored}"
+
+    def rules(self, source: Source) -> Iterator[Rule]:
+        """Everything that is declared of the column and that its type in the file does not grant."""
+        on_error = self.column.on_error or source.on_error
+        for condition, message in _rules(self):
+            yield Rule(condition, f"{literal(f'{self.column.name}: ')} || {message}", on_error)
+
+    def lost(self) -> str:
+        """SQL: a value was there and none came out; empty where that cannot be."""
+        value = quoted(self.column.name)
+        if self.direct and not self._may_be_lost():
+            return ""
+        lost = f"{value} is null"
+        if self.column.type.item is not None:
+            lost += (
+                f" or list_aggregate({value}, 'count') <> list_aggregate(try_cast({self.text} as VARCHAR[]), 'count')"
+            )
+        return f"{self._value} is not null and ({lost})"
+
+    def missing(self) -> str:
+        return f"{self._value} is null"
+
+    def within(self) -> bool:
+        """Whether the file's own type allows no integer that the declared one does not."""
+        if not (self.direct and pa.types.is_integer(self.kind)):
+            return False
+        low, high = integer_bounds(self.column.type.name)
+        mine = integer_bounds(str(self.kind))
+        return low <= mine[0] and mine[1] <= high
+
+    def _may_be_lost(self) -> bool:
+        return bool(pa.types.is_uint64(self.kind) or pa.types.is_timestamp(self.kind) or pa.types.is_date(self.kind))
+
+    def _may_mean_null(self) -> bool:
+        """Whether a text that means null can be the text of a value of this type (-999, nan)."""
+        if pa.types.is_string(self.kind):
+            return False
+        return any(re.search(r"\d|nan|inf|true|false", text, re.IGNORECASE) for text in self._nulls)
+
+
+def _fits(declared: Type, kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type are values of the declared one without a look at their text."""
+    if declared.item is not None:
+        return False
+    if declared.name in INT_TYPES:
+        return bool(pa.types.is_integer(kind))
+    if declared.name in FLOAT_TYPES:
+        return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    match declared.name:
+        case "bool":
+            return bool(pa.types.is_boolean(kind))
+        case "date":
+            return bool(pa.types.is_date32(kind))
+        case "timestamp":
+            return bool(pa.types.is_timestamp(kind))
+        case "string":
+            return bool(pa.types.is_string(kind))
+        case _:
+            return False
 
 
 def integer_bounds(kind: str) -> tuple[int, int]:
     """Least and greatest value of `int16`, `uint8`, …"""
     bits = int(kind.lstrip("uint"))
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def _raw(name: str) -> str:
-    """The raw value beside the typed one, under a name that no column can have: they are identifiers."""
-    return quoted(f"raw {name}")
-
-
-def _text(source: Source, name: str) -> str:
-    """The raw value as text, null where the source says so."""
-    value = f"{quoted(name)}::VARCHAR"
-    nulls = ", ".join(literal(text) for text in source.read.null)
-    return f"case when {value} in ({nulls}) then null else {value} end" if nulls else value
 
 
 def _typed(kind: Type, raw: str, depth: int = 0) -> str:
@@ -76,50 +177,43 @@ def _typed(kind: Type, raw: str, depth: int = 0) -> str:
     return f"try_cast({raw} as {kind.stored})" if kind.stored != "VARCHAR" else raw
 
 
-def _rules(column: Column) -> list[tuple[str, str]]:
-    """(condition under which a value is wrong, SQL text of the reason)."""
-    value, raw = quoted(column.name), _raw(column.name)
-    prefix = literal(f"{column.name}: ")
-    lost = f"{value} is null"
-    if column.type.item is not None:
-        lost += f" or list_aggregate({value}, 'count') <> list_aggregate(try_cast({raw} as VARCHAR[]), 'count')"
-    rules = [(f"{raw} is not null and ({lost})", f"{prefix} || {raw} || ' is not {_article(str(column.type))}'")]
+def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
+    """(condition under which a value is wrong, SQL text of the reason behind the column's name)."""
+    column, value, text = raw.column, quoted(raw.column.name), raw.text
+    if lost := raw.lost():
+        yield lost, f"{text} || ' is not {_article(str(column.type))}'"
     if not column.nullable:
-        rules.append((f"{raw} is null", f"{prefix} || 'missing'"))
-    if column.type.name in INT_TYPES:
+        yield raw.missing(), "'missing'"
+    if column.type.name in INT_TYPES and not raw.within():
         low, high = integer_bounds(column.type.name)
-        rules.append((f"{value} not between {low} and {high}", f"{prefix} || {raw} || ' does not fit {column.type}'"))
+        yield f"{value} not between {low} and {high}", f"{text} || ' does not fit {column.type}'"
     if column.range is not None:
-        low_, high_ = column.range
-        rules.append(
-            (
-                f"{value} not between '{low_!r}'::DOUBLE and '{high_!r}'::DOUBLE",
-                f"{prefix} || {raw} || ' is outside {low_:g} to {high_:g}'",
-            )
+        least, most = column.range
+        yield (
+            f"{value} not between '{least!r}'::DOUBLE and '{most!r}'::DOUBLE",
+            f"{text} || ' is outside {least:g} to {most:g}'",
         )
     if column.values:
         allowed = ", ".join(literal(str(v)) for v in column.values)
-        rules.append(
-            (
-                f"{value}::VARCHAR not in ({allowed})",
-                f"{prefix} || {raw} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}",
-            )
+        yield (
+            f"{value}::VARCHAR not in ({allowed})",
+            f"{text} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}",
         )
     if column.matches:
-        rules.append(
-            (
-                f"not regexp_full_match({raw}, {literal(column.matches)})",
-                f"{prefix} || {raw} || ' does not match ' || {literal(column.matches)}",
-            )
+        yield (
+            f"not regexp_full_match({text}, {literal(column.matches)})",
+            f"{text} || ' does not match ' || {literal(column.matches)}",
         )
-    if column.unique:
-        rules.append(
-            (
-                f"count({value}) over (partition by {value}) > 1",
-                f"{prefix} || {raw} || ' stands in the file more than once'",
-            )
-        )
-    return rules
+
+
+def unique_rule(source: Source, column: Column, repeated: str) -> Rule:
+    """A value that stands in the file more than once; `repeated` is a table of those values, as `v`."""
+    value = quoted(column.name)
+    return Rule(
+        f"{value} in (select v from {repeated})",
+        f"{literal(f'{column.name}: ')} || {value}::VARCHAR || ' stands in the file more than once'",
+        column.on_error or source.on_error,
+    )
 
 
 def _article(kind: str) -> str:

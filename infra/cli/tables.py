@@ -52,7 +52,7 @@ def show_(
 ) -> None:
     """One table: columns, files, size, its last commits, and which versions are pinned by whom."""
     from lakeloop.lakehouse import pins
-    from lakeloop.lakehouse.tables import duckdb_type
+    from lakeloop.lakehouse.tables import committed_at, duckdb_type
 
     place = find_place(lake, env)
     table = _table(place, name, version, at)
@@ -60,7 +60,12 @@ def show_(
     held = [place.lake.documents.get(pins.KIND, doc) for doc in place.lake.documents.ids(pins.KIND, _pin(table.name))]
     pinned = {f"version {one.body['version']}": one.body["owners"] for one in held if one.body["owners"]}
     commits = [_commit(one) for one in table.facts(COMMITS)]
-    about = {"table": table.name, "version": table.version, "committed": table.at, **_sizes(table)}
+    about = {
+        "table": table.name,
+        "version": table.version,
+        "committed": committed_at(table.facts(1)[0]),
+        **_sizes(table),
+    }
     if as_json:
         facts({**about, "column_types": columns, "pins": pinned, "commits": commits}, as_json=True)
         return
@@ -91,15 +96,17 @@ def restore(
     """A source's table back to an older version, as a new version: nothing in between is lost."""
     from lakeloop.functions.restore_table import plan_restore, restore_table
     from lakeloop.lakehouse import events
+    from lakeloop.lakehouse.tables import committed_at
 
     if (version is None) == (at is None):
         raise Invalid("a restore needs a version", todo="name one: --version 3, or --at 2026-04-01T00:00Z")
     place = find_place(lake, env)
     full = _full(place, name)
     plan = plan_restore(place.lake, full, version=version, at=moment(at) if at else None)
+    then = f"version {plan.then.version} ({committed_at(plan.then.facts(1)[0]):%Y-%m-%d %H:%M}Z)"
     say(
         f"{full} has {plan.rows_now:,} rows in version {plan.now.version}; it will have the {plan.rows_then:,} rows of "
-        f"version {plan.then.version} ({plan.then.at:%Y-%m-%d %H:%M}Z) again, as version {plan.now.version + 1}",
+        f"{then} again, as version {plan.now.version + 1}",
         quiet=quiet,
     )
     if plan.columns_lost:

@@ -50,10 +50,8 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a source and the rules of its values. `range` includes both ends; null breaks only `nullable`.
-
-    `on_error` is what becomes of a row that breaks one of these rules; None: what the source says.
-    """
+    """One column of a source and the rules of its values. `range` includes both ends; null breaks only `nullable`;
+    `on_error` is the source's by default."""
 
     name: str
     type: Type

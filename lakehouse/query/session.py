@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -87,10 +87,19 @@ def timestamp(at: datetime) -> str:
 class Session:
     """One locked-down connection. Use as a context manager; not shared between threads."""
 
-    def __init__(self, location: Location | None, catalog: Catalog, *, threads: int = 0, memory: str = "") -> None:
+    def __init__(
+        self,
+        location: Location | None,
+        catalog: Catalog,
+        *,
+        threads: int = 0,
+        memory: str = "",
+        scratch: Path | None = None,
+    ) -> None:
+        """`scratch` is a folder of the caller's, for `attach_file` and for what does not fit in memory."""
         self._catalog = catalog
         outside = catalog.outside() if location and isinstance(catalog, Outreaching) else ()
-        self._connection = _connect(location, threads, memory, outside)
+        self._connection = _connect([location, *outside] if location else [], threads, memory, scratch)
         self._known: set[str] = set()
 
     def __enter__(self) -> Session:
@@ -109,7 +118,23 @@ class Session:
         except duckdb.Error as error:
             raise translated(error, where) from error
 
-    def register(self, name: str, rows: pa.Table) -> None:
+    def stream(self, sql: str, values: Sequence[object] = (), *, where: str = "", rows: int = 1 << 17) -> Batches:
+        """The answer in batches of so many rows, computed as they are asked for. One at a time for a session."""
+        self._attach_all(sql)
+        return Batches(self._connection, sql, values, where, rows)
+
+    def attach_file(self, name: str, path: Path) -> None:
+        """A Parquet file in `scratch` under a name, with `_line` (1 is the first row) in place of a column that is
+        called so."""
+        file = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        self._connection.execute(
+            f"create or replace view {quoted(name)} as "
+            f"select * exclude (file_row_number), file_row_number + 1 as _line "
+            f"from (select columns(c -> lower(c) <> '_line') from {file})"
+        )
+        self._known.add(name)
+
+    def register(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Give a table in memory a name."""
         self._connection.register(name, rows)
         self._known.add(name)
@@ -121,6 +146,12 @@ class Session:
             self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values)
         except duckdb.Error as error:
             raise translated(error, where) from error
+        self._known.add(name)
+
+    def define(self, name: str, sql: str) -> None:
+        """Give a query a name; it is computed anew each time the name is read."""
+        self._attach_all(sql)
+        self._view(name, sql)
         self._known.add(name)
 
     def _attach_all(self, sql: str) -> None:
@@ -174,6 +205,33 @@ class Session:
                 raise translated(error, name) from error
 
 
+class Batches:
+    """An answer that is computed while it is read."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[object], where: str, rows: int
+    ) -> None:
+        self._where = where
+        try:
+            self._reader = connection.execute(sql, values).to_arrow_reader(rows)
+        except duckdb.Error as error:
+            raise translated(error, where) from error
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            try:
+                batch = self._reader.read_next_batch()
+            except StopIteration:
+                return
+            except (duckdb.Error, OSError, pa.ArrowException) as error:
+                raise translated(error, self._where) from error
+            yield batch
+
+
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
     """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
@@ -197,16 +255,14 @@ def _files(relation: Files) -> str:
     )
 
 
-def _connect(
-    location: Location | None, threads: int, memory: str, outside: Sequence[Location] = ()
-) -> duckdb.DuckDBPyConnection:
+def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )
-    options = next((one.options for one in (location, *outside) if one and one.options), {})
-    for extension in ("delta", "httpfs") if options else ("delta",) if location else ():
+    options = next((place.options for place in places if place.options), {})
+    for extension in ("delta", "httpfs") if options else ("delta",) if places else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -215,13 +271,15 @@ def _connect(
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    if location:
-        if options:
-            connection.execute(_secret(options))
-        folders = ", ".join(literal(one.uri.rstrip("/") + "/") for one in (location, *outside))
-        connection.execute(f"set allowed_directories = [{folders}]")
-        if outside:  # a table elsewhere may be one file
-            connection.execute(f"set allowed_paths = [{', '.join(literal(one.uri) for one in outside)}]")
+    if options:
+        connection.execute(_secret(options))
+    folders = [place.uri.rstrip("/") for place in places]
+    if scratch:
+        folders.append(str(scratch))
+        connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
+    connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
+    # A table elsewhere may be one file.
+    connection.execute(f"set allowed_paths = [{', '.join(map(literal, folders))}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
@@ -257,7 +315,7 @@ def _extension(name: str) -> str:
     return str(files[0])
 
 
-def translated(error: duckdb.Error, where: str) -> LakeloopError:
+def translated(error: Exception, where: str) -> LakeloopError:
     """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = lines[0] if lines else type(error).__name__

@@ -1,0 +1,266 @@
+"""What a source's rules make of a landed file: good rows as a stream, wrong rows with their reasons.
+
+The file is read once for its rows, and once before for each column that must be unique and each check. Memory is
+bounded: wrong rows are kept in a file until they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakeloop.functions.decoding import LandedFile
+from lakeloop.lakehouse.errors import Invalid, LakeloopError, Refused
+from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project import Project
+from lakeloop.lakehouse.project.definitions import Check, Source
+from lakeloop.lakehouse.query.catalog import LakeCatalog
+from lakeloop.lakehouse.query.session import Batches, Session, literal, quoted, timestamp
+from lakeloop.lakehouse.rules import Rule, decoded, repeated_values, unique_rule
+
+SHOWN = 3
+CHUNK = 10_000
+"""Wrong rows in one piece, the same at every try."""
+MEMORY = "1GiB"
+WRONG = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("row", pa.string()), ("kept", pa.bool_())])
+
+
+class Judged:
+    """One file under its source's rules. Use as a context manager.
+
+    `good` may be read several times; `wrong` and the counts are those of the last reading, once it has ended.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        project: Project,
+        source: Source,
+        file: LandedFile,
+        scratch: Path,
+        watch: Callable[[int], None] = lambda rows: None,
+        *,
+        stops: bool = True,
+    ) -> None:
+        """`watch` is told how many rows were judged so far. Without `stops`, a row that would stop the file is only
+        kept out."""
+        self._stops = stops
+        self._source, self._file, self._where, self._watch = source, file, f"{source.name}/{file.path.name}", watch
+        self._present = {name: kind for name, kind in file.columns.items() if name in source.columns}
+        self._rules: list[Rule] = []
+        self._findings: list[str] = []
+        self._wrong = _Wrong(scratch / "wrong")
+        self._stopping: list[str] = []
+        self._stopped = 0
+        self._session = Session(
+            lake.store.location() if source.checks else None,
+            LakeCatalog(lake, project),
+            memory=MEMORY,
+            scratch=scratch,
+        )
+        self.rows = self.quarantined = self.warned = 0
+
+    def __enter__(self) -> Judged:
+        try:
+            self._rules += unique_rules(self._session, self._source, self._present, self._attach)
+            for number, check in enumerate(self._source.checks):
+                self._apply_check(number, check)
+        except LakeloopError as error:
+            self._session.__exit__(None, None, None)
+            raise self._cause(error) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.__exit__(kind, value, trace)
+
+    def good(self, identity: str, at: datetime) -> pa.RecordBatchReader:
+        """Rows for the table: the declared columns, `_line`, `_file`, `_ingested_at`.
+
+        Ends with Refused when rules or checks stop the file, with Invalid when it cannot be read to its end.
+        """
+        self._attach()
+        names = ", ".join(map(quoted, self._source.columns))
+        batches = self._session.stream(
+            f"select {names}, _line, {literal(identity)} as _file, {timestamp(at)} as _ingested_at, "
+            f"_bad, _out, _stop, array_to_string(_reasons, '; ') as _reason, _row from ({self._sql()})",
+            where=self._where,
+        )
+        width = len(self._source.columns) + 3
+        schema = pa.schema([batches.schema.field(n) for n in range(width)])
+        return pa.RecordBatchReader.from_batches(schema, self._sorted_out(batches, width))
+
+    def wrong(self) -> Iterator[pa.Table]:
+        """Wrong rows (line, reason, row, kept: in the table all the same), in pieces."""
+        return self._wrong.pieces()
+
+    def _sql(self) -> str:
+        return decoded(self._source, self._present, self._rules)
+
+    @property
+    def _direct(self) -> bool:
+        """Whether DuckDB reads the file by itself."""
+        return self._file.format == "parquet" and "file_row_number" not in self._file.columns
+
+    def _attach(self) -> None:
+        """A new reading of the file, as `raw`."""
+        if self._direct:
+            self._session.attach_file("raw", self._file.path)
+        else:
+            self._session.register("raw", self._file.reader(self._present))
+
+    def _sorted_out(self, batches: Batches, width: int) -> Iterator[pa.RecordBatch]:
+        self.rows = self.quarantined = self.warned = 0
+        self._stopping, self._stopped = [], 0
+        self._wrong.start(self._findings)
+        self.warned += len(self._findings)
+        seen = 0
+        try:
+            for batch in batches:
+                good = self._good_part(batch, width)
+                self._watch(seen := seen + batch.num_rows)
+                if good.num_rows and not self._stopped:
+                    yield good
+        except LakeloopError as error:
+            raise self._cause(error) from None
+        self._note_broken()
+        self._wrong.end()
+        if self._stopped:
+            raise self._refused()
+
+    def _good_part(self, batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
+        bad = batch.column("_bad")
+        good = pa.RecordBatch.from_arrays(batch.columns[:width], schema=pa.schema(list(batch.schema)[:width]))
+        if pc.any(bad).as_py():
+            self._note(batch.filter(bad))
+            good = good.filter(pc.invert(batch.column("_out")))
+        self.rows += good.num_rows
+        return good
+
+    def _note(self, bad: pa.RecordBatch) -> None:
+        kept = pc.invert(bad.column("_out"))
+        columns = [bad.column("_line"), bad.column("_reason"), bad.column("_row"), kept]
+        self._wrong.add(pa.RecordBatch.from_arrays(columns, schema=WRONG))
+        stopping = bad.filter(bad.column("_stop"))
+        self._stop(stopping.column("_line").to_pylist(), stopping.column("_reason").to_pylist())
+        self.warned += (warned := pc.sum(kept).as_py() or 0)
+        self.quarantined += bad.num_rows - warned
+
+    def _note_broken(self) -> None:
+        """Lines that are no rows follow the rule of the source; nothing of them could be kept."""
+        broken = self._file.broken
+        columns = {
+            "line": [one["_line"] for one in broken],
+            "reason": [one["reason"] for one in broken],
+            "row": [one["row"] for one in broken],
+            "kept": [False] * len(broken),
+        }
+        self._wrong.add(pa.RecordBatch.from_pydict(columns, schema=WRONG))
+        self.quarantined += len(broken)
+        if self._source.on_error == "stop":
+            self._stop(columns["line"], columns["reason"])
+
+    def _stop(self, lines: list[Any], reasons: list[Any]) -> None:
+        if not self._stops:
+            return
+        self._stopped += len(lines)
+        found = [f"line {line}: {reason}" for line, reason in zip(lines[:SHOWN], reasons[:SHOWN], strict=True)]
+        self._stopping = [*self._stopping, *found][:SHOWN]
+
+    def _cause(self, error: LakeloopError) -> LakeloopError:
+        """Why a reading broke: the file's own fault, found by reading it once more alone, or what DuckDB says."""
+        if self._direct and not isinstance(error, Refused):
+            try:
+                for _ in self._file.reader(self._present):
+                    pass
+            except Invalid as problem:
+                return problem
+        return self._file.problem or error
+
+    def _refused(self) -> Refused:
+        return Refused(
+            f"{self._stopped} wrong rows, and the source says stop: {'; '.join(self._stopping)}",
+            where=self._source.name,
+            todo="mend the file in landing/, or set on_error",
+        )
+
+    # -- before the rows ---------------------------------------------------------------------------------------------
+
+    def _apply_check(self, number: int, check: Check) -> None:
+        """A check's query sees the file's rows under the source's name, and other sources as they are. Rows that come
+        back with their line are wrong.
+
+        Without lines nobody can tell which are: that stops the file, or is one finding where the check only warns.
+        """
+        self._attach()
+        columns = ", ".join(map(quoted, self._source.columns))
+        keep = self._session.define if self._direct else self._session.keep  # a check may read its rows twice
+        keep(self._source.name, f"select {columns}, _line from ({self._sql()}) where not _out")
+        table = f"_found {number}"
+        self._session.keep(table, check.sql, where=f"the check {check.name!r} of {self._source.name}")
+        found = self._session.run(f"select * from {quoted(table)} limit 1")
+        if not found.num_rows:
+            return
+        if "_line" in found.column_names:
+            condition = f"_line in (select _line from {quoted(table)})"
+            self._rules.append(Rule(condition, literal(f"check: {check.name}"), check.on_error))
+            return
+        count = self._session.run(f"select count(*) as n from {quoted(table)}").to_pylist()[0]["n"]
+        what = f"the check {check.name!r} found {count} wrong rows"
+        if check.on_error != "warn":
+            raise Refused(
+                what, where=self._source.name, todo="select * in the check, so that the rows can be told apart"
+            )
+        self._findings.append(what)
+
+
+def unique_rules(
+    session: Session, source: Source, present: Mapping[str, pa.DataType], attach: Callable[[], None]
+) -> list[Rule]:
+    """Rules for the columns that must be unique and are not; `attach` makes `raw` readable once more."""
+    rules = []
+    for name, column in source.columns.items():
+        if column.unique and name in present:
+            attach()
+            table = f"_repeated {name}"
+            session.keep(table, repeated_values(source, column, present[name]))
+            if session.run(f"select 1 from {quoted(table)} limit 1").num_rows:
+                rules.append(unique_rule(source, column, quoted(table)))
+    return rules
+
+
+@dataclass(slots=True)
+class _Wrong:
+    """Wrong rows of one reading, in a local file."""
+
+    path: Path
+    _writer: pa.ipc.RecordBatchFileWriter | None = None
+
+    def start(self, findings: list[str]) -> None:
+        self.end()
+        self._writer = pa.ipc.new_file(pa.OSFile(str(self.path), "wb"), WRONG)
+        for finding in findings:
+            self.add(pa.RecordBatch.from_pylist([{"reason": finding, "row": "", "kept": True}], schema=WRONG))
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        assert self._writer is not None
+        if rows.num_rows:
+            self._writer.write_batch(rows)
+
+    def end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def pieces(self) -> Iterator[pa.Table]:
+        rows = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+        for at in range(0, rows.num_rows, CHUNK):
+            yield rows.slice(at, CHUNK)
