@@ -22,7 +22,7 @@ from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.lakehouse import applied, foreign, runs
 from lakeloop.lakehouse.errors import Corrupt, Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.features.training_set import pinned, training_table
-from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session
@@ -323,6 +323,24 @@ def test_what_is_no_table_is_told(lake: Lake, elsewhere: Elsewhere) -> None:
         with pytest.raises(error) as raised:
             ids(lake, definition)
         assert words in str(raised.value), name
+
+
+@pytest.mark.parametrize("kind", ["delta", "parquet"])
+def test_a_lake_in_a_folder_reads_a_table_in_a_bucket_and_the_reverse(
+    folder_lake: Lake, bucket: str, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    for lake, place in (
+        (folder_lake, Elsewhere(f"s3://{bucket}/there")),
+        (open_lake(f"s3://{bucket}/lake", who="tester"), Elsewhere(str(tmp_path / "here"))),
+    ):
+        if kind == "delta":
+            place.delta("prices", prices(1, 2))
+        else:
+            place.parquet("prices/a.parquet", prices(1, 2))
+        definition = put_in_force(lake, project(kind, f"{place.uri}/prices"))
+        assert ids(lake, definition) == [1, 2]
+        assert foreign.observe(lake, definition, definition.sources["prices"]) == 1
 
 
 # -- what it may reach ---

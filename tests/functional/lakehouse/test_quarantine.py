@@ -106,6 +106,16 @@ def test_rows_that_stay_wrong_can_be_retried_as_often_as_one_likes(folder_lake: 
     assert retry_quarantined(folder_lake, "shop", "sales") == []
 
 
+def test_a_retried_row_that_would_stop_its_file_goes_back_and_stops_no_other(folder_lake: Lake) -> None:
+    ingest(folder_lake, shop(), b"id,price,name\n1,50,a\n2,500,b\n")
+    retry_quarantined(folder_lake, "shop", "sales")
+    strict = shop(60, on_error="stop")
+    land(folder_lake, strict, "sales", "z.csv", b"id,price,name\n3,5,c\n")
+    assert ingest(folder_lake, strict) == [(1, 1), (1, 0)]
+    assert [row[0] for row in sales(folder_lake, strict)] == [1, 3]
+    assert states(folder_lake)["open"] == [2]
+
+
 def test_only_one_file_is_retried_when_one_is_named(folder_lake: Lake) -> None:
     ingest(folder_lake, shop(), b"id,price,name\n1,50,a\n", "a.csv")
     ingest(folder_lake, shop(), b"id,price,name\n2,50,a\n", "b.csv")
