@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.keys import RETRIED
 from lakeloop.lakehouse.project.definitions import Read, Source
 
 BATCH = 1 << 17
@@ -24,8 +25,6 @@ BLOCK = 4 << 20
 PART = 64 << 20
 """Unpacked bytes of Parquet that are read together."""
 LINES = 20_000
-RETRIED = ".quarantine.jsonl"
-"""Rows that come back from quarantine are JSON Lines, whatever the source's format."""
 
 Broken = list[dict[str, Any]]
 

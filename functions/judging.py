@@ -46,8 +46,12 @@ class Judged:
         file: LandedFile,
         scratch: Path,
         watch: Callable[[int], None] = lambda rows: None,
+        *,
+        stops: bool = True,
     ) -> None:
-        """`watch` is told how many rows were judged so far."""
+        """`watch` is told how many rows were judged so far. Without `stops`, a row that would stop the file is only
+        kept out."""
+        self._stops = stops
         self._source, self._file, self._where, self._watch = source, file, f"{source.name}/{file.path.name}", watch
         self._present = {name: kind for name, kind in file.columns.items() if name in source.columns}
         self._rules: list[Rule] = []
@@ -176,6 +180,8 @@ class Judged:
             self._stop(columns["line"], columns["reason"])
 
     def _stop(self, lines: list[Any], reasons: list[Any]) -> None:
+        if not self._stops:
+            return
         self._stopped += len(lines)
         found = [f"line {line}: {reason}" for line, reason in zip(lines[:SHOWN], reasons[:SHOWN], strict=True)]
         self._stopping = [*self._stopping, *found][:SHOWN]

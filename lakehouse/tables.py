@@ -84,6 +84,11 @@ class Table:
         return int(self._delta.version())
 
     @property
+    def id(self) -> str:
+        """Delta's own identity of the table: another when it was dropped and made anew."""
+        return str(self._delta.metadata().id)
+
+    @property
     def schema(self) -> pa.Schema:
         return pa.schema(self._delta.schema().to_arrow())
 
@@ -312,6 +317,22 @@ class _Ahead:
     def close(self) -> None:
         """The writer reads no further."""
         self._over.set()
+
+
+def open_elsewhere(location: Location, version: int | None = None) -> Table | None:
+    """A Delta table outside of the lake, to be read only; None when there is none. NotFound for a version that its
+    owner has cleaned up."""
+    try:
+        delta = DeltaTable(location.uri, version=version, storage_options=dict(location.options) or None)
+    except (DeltaError, OSError) as error:
+        if version is not None and open_elsewhere(location) is not None:
+            todo = "its owner cleans up old versions; train on the newest"
+            raise NotFound(f"version {version} of the table is gone", where=location.uri, todo=todo) from error
+        if isinstance(error, TableNotFoundError):
+            return None
+        what = f"the Delta table cannot be opened: {_brief(error)}"
+        raise Corrupt(what, where=location.uri, todo="ask the table's owner") from error
+    return Table(location.uri, delta)
 
 
 class Tables:

@@ -381,12 +381,13 @@ def models_lineage(
     as_json: JsonOption = False,
 ) -> None:
     """What a version was made from, and where it went."""
-    from lakeloop.lakehouse import registry
+    from lakeloop.lakehouse import foreign, registry
 
     place = find_place(lake, env)
     project = place.applied()
     number = _version(place, project, model, version)
     body = registry.version(place.lake, project.name, model, number).body
+    in_place = foreign.described(place.lake, body["lineage"]["tables"])
     used = place.lake.sql(
         "select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions "
         "where project = ? and model = ? and version = ?",
@@ -398,6 +399,7 @@ def models_lineage(
             "version": number,
             "run": body["run"],
             **body["lineage"],
+            **({"read_in_place": in_place} if in_place else {}),
             "parameters": body["params"],
             "model_hash": body["model_hash"],
             "environment": body["environment"],

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property, partial
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, keys
+from lakeloop.lakehouse import applied, foreign, keys
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
@@ -22,9 +23,11 @@ from lakeloop.lakehouse.pins import Pin
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.document_rows import document_rows
-from lakeloop.lakehouse.query.session import Files, Query, Relation, Stored, Union, literal, quoted, timestamp
+from lakeloop.lakehouse.query.foreign import scan_delta, scan_parquet, select_declared
+from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, Stored, Union, literal, quoted, timestamp
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.segments import SEGMENT
+from lakeloop.lakehouse.store import Location
 from lakeloop.lakehouse.tables import Table, duckdb_type
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
@@ -41,7 +44,12 @@ ARROW_TYPES = {
 }
 
 
-OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "predictions", "documents")
+OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "quarantine_state", "predictions", "documents")
+QUARANTINE_STATE = """
+select q.* exclude (kept), coalesce(d.decision, case when q.kept then 'kept' else 'open' end) as state,
+    d.batch, d.who, d.why, d.logged_at as decided_at
+from lakeloop.quarantine q left join lakeloop.quarantine_decisions d using (project, source, file, line)"""
+"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once."""
 
 
 def names_of(project: Project) -> list[str]:
@@ -88,13 +96,15 @@ class LakeCatalog:
         lake: Lake,
         project: Project | None = None,
         *,
-        pins: Mapping[str, Pin] | None = None,
+        pins: Mapping[str, Pin | foreign.Seen] | None = None,
         from_sources: bool = False,
         known_by: datetime | None = None,
         exempt: str = "",
         first_seen: bool = False,
+        record: bool = False,
     ) -> None:
-        """`from_sources`: views are computed, not read as built.
+        """`from_sources`: views are computed, not read as built. `record`: what was found of tables that are read in
+        place is written down, so that it has a version.
 
         For leakage checks: `known_by` leaves out what was not known by then, of sources and of views, but not of the
         source `exempt`; `first_seen` reads every key of a source as it came first.
@@ -102,7 +112,9 @@ class LakeCatalog:
         self._lake, self._project = lake, project
         self._pins, self._from_sources = dict(pins or {}), from_sources
         self._known_by, self._exempt, self._first_seen = known_by, exempt, first_seen
-        self.read: dict[str, Table | Pin] = {}
+        self._record = record
+        self._elsewhere: dict[str, foreign.State] = {}
+        self.read: dict[str, Table | Pin | foreign.Seen] = {}
         self._parts: dict[str, Relation] = {}
 
     def __call__(self, name: str) -> Relation | None:
@@ -168,6 +180,20 @@ class LakeCatalog:
             raise NotFound(f"{name} has no version yet", where=at.name)
         return table
 
+    @cached_property
+    def _permitted(self) -> dict[str, Source]:
+        return foreign.permitted(self._lake, self._project) if self._project else {}
+
+    def outside(self) -> list[Location]:
+        """The places beyond the lake that the project reads, as it was applied; no request for one that reads none."""
+        return [foreign.place(self._lake, source) for source in self._permitted.values()]
+
+    def confirm(self) -> None:
+        """Corrupt when a file that is read in place was changed since this catalog looked: one LIST for each source."""
+        for name, state in self._elsewhere.items():
+            if state.kind == "parquet":
+                foreign.check_files(state, foreign.look(self._lake, self._permitted[name]).files, name)
+
     # -- of a project ------------------------------------------------------------------------------------------------
 
     def _of_project(self, project: Project | None, name: str, version: Version | None = None) -> Relation | None:
@@ -206,7 +232,40 @@ class LakeCatalog:
         lag = source.lag.total_seconds() if source.lag else 0
         return f"{quoted(source.event_time)}::timestamptz + to_seconds({lag}) <= {moment}"
 
+    def _foreign(self, project: Project, source: Source, seen: foreign.Seen | None) -> Relation:
+        """A table that is read in place, as it was seen or as it is now."""
+        if project is not self._project:
+            raise Invalid(
+                f"{project.name}.{source.name} lies outside of the lake", todo=f"ask from the project {project.name}"
+            )
+        if source.name not in self._permitted:
+            foreign.place(self._lake, source)
+            raise Invalid(f"{source.read.uri} is not applied", where=source.name, todo="run `lakeloop apply`")
+        state = seen.state if seen else foreign.look(self._lake, source)
+        if seen is None and self._record:
+            seen = foreign.note(self._lake, project, source, state)
+        if seen is not None:
+            self.read[f"{project.name}/{source.name}"] = seen
+        self._elsewhere[source.name] = state
+        scan = (
+            scan_delta(state.uri, state.version)
+            if state.kind == "delta"
+            else scan_parquet([uri for uri, _ in state.files], state.partitions)
+        )
+        return Foreign(scan, partial(select_declared, source, state.partitions))
+
+    def _foreign_at(self, project: Project, source: Source, version: Version | None) -> Relation:
+        """A table that is read in place, as a project saw it under a number, as it is pinned, or as it is now."""
+        if version is not None:
+            if version.number is None:
+                raise Invalid(f"{source.name} lies outside of the lake", where=version.name, todo="name a number")
+            return self._foreign(project, source, foreign.state_at(self._lake, project, source, version.number))
+        pin = self._pins.get(f"{project.name}/{source.name}")
+        return self._foreign(project, source, pin if isinstance(pin, foreign.Seen) else None)
+
     def _history(self, project: Project, source: Source, version: Version | None = None) -> Relation:
+        if source.foreign:
+            return self._foreign_at(project, source, version)
         wanted = {name: column.type.stored for name, column in source.columns.items()} | INGESTED
         return self._table(f"{project.name}/{source.name}", wanted, version)
 
@@ -224,8 +283,9 @@ class LakeCatalog:
         yet."""
         if at is not None:
             return self._with_columns(name, self._opened(name, at), wanted)
-        if name in self._pins:
-            pin = self.read[name] = self._pins[name]
+        pin = self._pins.get(name)
+        if isinstance(pin, Pin):
+            self.read[name] = pin
             return Files(pin.uris(self._lake), {**wanted, **pin.columns})
         table = self._lake.table(name)
         if table is None:
@@ -259,6 +319,9 @@ class LakeCatalog:
             name = name.removesuffix("_log")
         if name in JOURNALS:
             return self._journal(name, JOURNALS[name]) if version is None else self._folded(name, version)
+        if name == "quarantine_state":
+            _no_version(version)
+            return Query(QUARANTINE_STATE)
         if name == "predictions":
             _no_version(version)
             return self._predictions(self._prediction_journals())
@@ -360,9 +423,7 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
     table = ".".join(quoted(part) for part in history.split("."))
     columns = ", ".join(quoted(name) for name in source.columns)
     filtered = f" where {where}" if where else ""
-    newest = "order by " + ", ".join(
-        f"{name} {'asc' if first_seen else 'desc'}" for name in ("_ingested_at", "_file", "_line")
-    )
+    newest = "order by " + ", ".join(f"{name} {'asc' if first_seen else 'desc'}" for name in _arrival(source))
     match source.rows:
         case "append":
             return Query(f"select {columns} from {table}{filtered}")
@@ -374,6 +435,15 @@ def current_rows(source: Source, history: str, *, where: str = "", first_seen: b
             )
         case "replace":
             return Query(f"select {columns} from {table} where _file = (select _file from {table} {newest} limit 1)")
+
+
+def _arrival(source: Source) -> list[str]:
+    """The columns in whose order the versions of a key came. A table elsewhere says it by its times; of equal times the
+    greater values win, which is arbitrary but the same everywhere."""
+    if not source.foreign:
+        return ["_ingested_at", "_file", "_line"]
+    first = source.known_at or source.event_time
+    return [quoted(name) for name in (first, *(name for name in source.columns if name != first))]
 
 
 def _examples_of(model: Model, schema: str) -> str:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 from urllib.parse import quote
 
 import duckdb
@@ -66,9 +66,25 @@ class Union:
     """What is asked of them, if not all: in one view, since DuckDB opens a table's log for each that stands on it."""
 
 
-Relation: TypeAlias = Stored | Files | Union | Query | pa.Table
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A table outside of the lake: what scans it, and from the columns found there to the list of a SELECT over it."""
+
+    scan: str
+    select: Callable[[Mapping[str, str]], str]
+
+
+Relation: TypeAlias = Stored | Files | Union | Query | Foreign | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
+
+
+@runtime_checkable
+class Outreaching(Protocol):
+    """A catalog some of whose tables lie outside of the lake."""
+
+    def outside(self) -> Sequence[Location]:
+        """The folders or files beyond the lake that a connection may read."""
 
 
 def quoted(name: str) -> str:
@@ -100,7 +116,8 @@ class Session:
     ) -> None:
         """`scratch` is a folder of the caller's, for `attach_file` and for what does not fit in memory."""
         self._catalog = catalog
-        self._connection = _connect(location, threads, memory, scratch)
+        outside = catalog.outside() if location and isinstance(catalog, Outreaching) else ()
+        self._connection = _connect([location, *outside] if location else [], threads, memory, scratch)
         self._interruptible = Interruptible(self._connection)
         self._known: set[str] = set()
         self._numbers = count()
@@ -198,6 +215,8 @@ class Session:
                 return f"select * from delta_scan({literal(_path(relation.uri))}, version => {relation.version})"
             case Files():
                 return _files(relation)
+            case Foreign():
+                return f"select {relation.select(self._described(relation.scan))} from {relation.scan}"
             case Union():
                 rows = " union all by name ".join(map(self._select, relation.parts))
                 return f"{relation.select} from ({rows}) {relation.then}"
@@ -206,6 +225,11 @@ class Session:
         self._connection.execute(f"create temp table {held} as select * from {held}_arrow")
         self._connection.unregister(f"{held}_arrow")
         return f"select * from {held}"
+
+    def _described(self, scan: str) -> dict[str, str]:
+        """The columns of a scan and their types."""
+        rows = self._call(lambda: self._connection.execute(f"describe select * from {scan}").fetchall(), scan)
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def _view(self, name: str, sql: str) -> None:
         """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
@@ -263,13 +287,14 @@ def _files(relation: Files) -> str:
     )
 
 
-def _connect(location: Location | None, threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
+def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )
-    for extension in ("delta", "httpfs") if location and location.options else ("delta",) if location else ():
+    options = next((place.options for place in places if place.options), {})
+    for extension in ("delta", "httpfs") if options else ("delta",) if places else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -278,13 +303,15 @@ def _connect(location: Location | None, threads: int, memory: str, scratch: Path
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    folders = [location.uri.rstrip("/")] if location else []
-    if location and location.options:
-        connection.execute(_secret(location.options))
+    if options:
+        connection.execute(_secret(options))
+    folders = [place.uri.rstrip("/") for place in places]
     if scratch:
         folders.append(str(scratch))
         connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
     connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
+    # A table elsewhere may be one file.
+    connection.execute(f"set allowed_paths = [{', '.join(map(literal, folders))}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection

@@ -15,7 +15,8 @@ class Entry(NamedTuple):
     age_s: float
     """Seconds since it was written, by the store's own clock."""
     tag: str = ""
-    """Another one whenever the object is written anew; empty where the store has none."""
+    """Another one whenever the object is written anew: S3's ETag, a file's inode, time and size. Empty for a common
+    prefix."""
 
 
 @dataclass(frozen=True, slots=True)
