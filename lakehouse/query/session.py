@@ -202,10 +202,10 @@ class Session:
         if isinstance(relation, Query):
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
-        self._view(name, self._select(relation))
+        self._view(name, self._select(name, relation))
         self._known.add(name)
 
-    def _select(self, relation: Relation) -> str:
+    def _select(self, name: str, relation: Relation) -> str:
         """A relation as SQL. Rows in memory become a temporary table: DuckDB pushes a join's Bloom filter into a view
         of Arrow rows that stands in a union, and then fails because their scan knows none."""
         match relation:
@@ -216,9 +216,9 @@ class Session:
             case Files():
                 return _files(relation)
             case Foreign():
-                return f"select {relation.select(self._described(relation.scan))} from {relation.scan}"
+                return f"select {relation.select(self._described(name, relation.scan))} from {relation.scan}"
             case Union():
-                rows = " union all by name ".join(map(self._select, relation.parts))
+                rows = " union all by name ".join(self._select(name, part) for part in relation.parts)
                 return f"{relation.select} from ({rows}) {relation.then}"
         held = f"_rows_{next(self._numbers)}"
         self._connection.register(f"{held}_arrow", relation.combine_chunks())
@@ -226,9 +226,9 @@ class Session:
         self._connection.unregister(f"{held}_arrow")
         return f"select * from {held}"
 
-    def _described(self, scan: str) -> dict[str, str]:
+    def _described(self, name: str, scan: str) -> dict[str, str]:
         """The columns of a scan and their types."""
-        rows = self._call(lambda: self._connection.execute(f"describe select * from {scan}").fetchall(), scan)
+        rows = self._call(lambda: self._connection.execute(f"describe select * from {scan}").fetchall(), name)
         return {str(row[0]): str(row[1]) for row in rows}
 
     def _view(self, name: str, sql: str) -> None:
