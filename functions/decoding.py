@@ -151,6 +151,9 @@ def _no_csv(where: str, error: Exception) -> Invalid:
 def _csv_batches(path: Path, delimiter: str, names: Sequence[str], broken: Broken) -> Iterable[pa.RecordBatch]:
     from pyarrow import csv as arrow_csv
 
+    if _ends_with_header(path):
+        return []
+
     def note(row: Any) -> str:
         reason = f"broken line: {row.actual_columns} values where the header has {row.expected_columns}"
         broken.append({"_line": row.number - 1, "reason": reason, "row": row.text})
@@ -165,6 +168,12 @@ def _csv_batches(path: Path, delimiter: str, names: Sequence[str], broken: Broke
         ),
     )
     return reader
+
+
+def _ends_with_header(path: Path) -> bool:
+    """Whether there is nothing but one line without an end, which Arrow cannot read."""
+    with open(path, "rb") as file:
+        return path.stat().st_size < BLOCK and b"\n" not in (text := file.read()) and b"\r" not in text
 
 
 def _numbered(batches: Iterable[pa.RecordBatch], broken: Broken) -> Iterator[pa.RecordBatch]:
@@ -241,11 +250,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _record(text: bytes) -> tuple[dict[str, Any], str]:
     """A line's object, or why it has none."""
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_distinct)
         json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
     except (ValueError, RecursionError) as error:
         return {}, f"broken line: not JSON ({error})"
     return (record, "") if isinstance(record, dict) else ({}, "broken line: not a JSON object")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that stands there twice one value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
 
 
 def _texts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.RecordBatch:

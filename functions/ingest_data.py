@@ -25,7 +25,7 @@ from lakeloop.functions.decoding import check_declared, open_file
 from lakeloop.functions.judging import Judged
 from lakeloop.functions.spooling import Spooled, plain_name, same_bytes, spool, unpacked
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, NotFound, Refused
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
@@ -72,7 +72,7 @@ def ingest_data(
         if known and source not in stopped and file and (not sources or source in sources):
             try:
                 result = _ingest_file(lake, project, project.sources[source], entry, file, watch)
-            except (Refused, Invalid) as error:
+            except (Refused, Invalid, Corrupt) as error:
                 stopped[source] = error
                 continue
             if result is None:
@@ -238,7 +238,7 @@ def _set_aside(landing: _Landing, problem: str) -> Ingested:
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     lake, source = landing.lake, landing.source
     with open(landing.copy.path, "rb") as data:
-        lake.store.put(f"{keys.quarantined(landing.project.name, source.name)}{landing.mark}/{landing.file}", data)
+        lake.store.put(keys.quarantined_file(landing.project.name, source.name, landing.mark, landing.file), data)
     fact = {**landing.common(lake.clock()), "reason": f"file: {problem}"}
     lake.record("quarantine", [fact], f"{landing.segment}-file")
     _clear(landing)
@@ -247,7 +247,7 @@ def _set_aside(landing: _Landing, problem: str) -> Ingested:
 
 def _move_to_raw(landing: _Landing) -> None:
     lake = landing.lake
-    key = keys.raw(landing.project.name, landing.source.name, lake.clock(), f"{landing.mark}/{landing.file}")
+    key = keys.raw(landing.project.name, landing.source.name, lake.clock(), landing.mark, landing.file)
     with open(landing.copy.path, "rb") as data:
         lake.store.put(key, data)
     _clear(landing)

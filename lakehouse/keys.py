@@ -8,6 +8,7 @@ from datetime import datetime
 from lakeloop.lakehouse.errors import Invalid
 
 LAST_REVISION = 99_999_999
+LONGEST = 1024
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 FORMAT = "_lake/format.json"
@@ -29,7 +30,7 @@ def check_key(key: str) -> str:
     parts = key.split("/")
     if not key or any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 or c == "\\" for c in key):
         raise Invalid(f"{key!r} cannot be a key of a lake", todo="use relative paths without '..', empty parts or '\\'")
-    if len(key.encode()) > 1024:
+    if len(key.encode()) > LONGEST:
         raise Invalid(f"the key {key[:60]!r}… is longer than 1,024 bytes", todo="use shorter names")
     return key
 
@@ -78,8 +79,21 @@ def landing(project: str, source: str = "") -> str:
     return f"landing/{project}/{source}/" if source else f"landing/{project}/"
 
 
-def raw(project: str, source: str, at: datetime, file: str) -> str:
-    return f"raw/{project}/{source}/{at:%Y-%m-%d}/{file}"
+def raw(project: str, source: str, at: datetime, mark: str, file: str) -> str:
+    """Where a file goes that was ingested; `mark` tells it from others of its name."""
+    return _marked(f"raw/{project}/{source}/{at:%Y-%m-%d}/", mark, file)
+
+
+def quarantined_file(project: str, source: str, mark: str, file: str) -> str:
+    return _marked(quarantined(project, source), mark, file)
+
+
+def _marked(prefix: str, mark: str, file: str) -> str:
+    """A name that was as long as a key may be is shortened to its end: what comes before it here is longer."""
+    key = f"{prefix}{mark}/{file}"
+    if len(key.encode()) <= LONGEST:
+        return key
+    return f"{prefix}{mark}/{file.encode()[-200:].decode(errors='ignore').rpartition('/')[2]}"
 
 
 def quarantined(project: str, source: str = "") -> str:

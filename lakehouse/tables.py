@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
+from pathlib import Path
 from queue import Full, Queue
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -357,6 +358,7 @@ class Tables:
             return None
         except (DeltaError, OSError) as error:
             raise _unreadable(name, error) from error
+        _check_whole(name, self.uri(name), delta)
         if version is None and at is None:
             return Table(name, delta)
         newest = delta.version()
@@ -473,6 +475,17 @@ def committed_at(commit: Mapping[str, Any]) -> datetime:
 
 def _aware(value: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _check_whole(name: str, uri: str, delta: DeltaTable) -> None:
+    """Corrupt when the newest commit is an empty file, as a power failure can leave one in a folder: readers would take
+    it for a commit of nothing, and the next one would go on top."""
+    commit = Path(uri) / "_delta_log" / f"{delta.version():020d}.json"
+    if "://" not in uri and commit.exists() and not commit.stat().st_size:
+        raise Corrupt(
+            f"the newest commit of {name} is an empty file: {commit.name}",
+            todo="delete that file, and do again what was lost (ingest, build), or restore it from a copy of the lake",
+        )
 
 
 def _version_at(name: str, newest: DeltaTable, at: datetime) -> int:

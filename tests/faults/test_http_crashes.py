@@ -1,12 +1,21 @@
-"""A journal under a crash at every HTTP request of an append, a fold and a read: each row is read exactly once, and a
-second run completes."""
+"""A crash at every HTTP request of an append, a fold, an ingest, a compaction and a vacuum.
+
+A reader sees the old state or the new, each row once, and a second run completes.
+"""
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
 
+from lakeloop.functions.ingest_data import ingest_data, land
+from lakeloop.functions.maintain_lake import vacuum
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import find_pin, hold, pin_of
+from lakeloop.lakehouse.project import parse_project
+from lakeloop.lakehouse.query.session import Files, Session
 from lakeloop.tests.crashes import crashes
 from lakeloop.tests.proxies import Proxy
 
@@ -78,3 +87,78 @@ def complete(bucket: str, proxy: Proxy, prepare: object, expected: list[int]) ->
         assert inbox(lake) == [], failure
         assert lake.store.get(f"quarantine/inbox/{NAME}/zz-broken") == b"not a segment", failure
     assert commits > 2
+
+
+SHOP = parse_project(
+    {
+        "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
+        "sources/sales.toml": 'owner = "crm"\ntimeless = true\nread = { kind = "landing" }\n[columns]\nid = "int64"\nprice = "float64"\n',
+    }
+)
+SALES = b"id,price\n1,1.5\n2,dear\n3,2.5\n4\n"
+
+
+def sold(lake: Lake) -> list[int]:
+    table = lake.table("shop/sales")
+    return sorted(table.rows().column("id").to_pylist()) if table else []
+
+
+def quarantined(lake: Lake) -> list[int]:
+    rows = lake.journal("quarantine").read()
+    return [] if rows is None else sorted(rows.column("line").to_pylist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [[], [9]])
+def test_an_ingest_takes_each_row_in_once(bucket: str, proxy: Proxy, before: list[int]) -> None:
+    def prepare(lake: Lake) -> None:
+        for number in before:
+            land(lake, SHOP, "sales", "before.csv", f"id,price\n{number},1\n".encode())
+            ingest_data(lake, SHOP)
+        land(lake, SHOP, "sales", "a.csv", SALES)
+
+    failures = 0
+    for lake, failure in crashes(proxy, bucket, prepare, lambda lake: ingest_data(lake, SHOP)):
+        failures += 1
+        assert sold(lake) in (before, [1, 3, *before]), failure
+        if sold(lake) != before:
+            assert quarantined(lake) == [2, 4], failure
+        for _ in range(2):
+            ingest_data(lake, SHOP)
+            assert (sold(lake), quarantined(lake)) == ([1, 3, *before], [2, 4]), failure
+            assert [*lake.store.list("landing/")] == [], failure
+    assert failures > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", ["compact", "vacuum"])
+def test_maintenance_changes_nothing_that_is_read(bucket: str, proxy: Proxy, work: str) -> None:
+    def prepare(lake: Lake) -> None:
+        table = lake.tables.open_or_create("shop/sales", pa.schema([("id", pa.int64())]))
+        for number in range(4):
+            table.append(pa.table({"id": [number]}))
+            if number == 1:
+                hold(lake, pin_of(table), "run-1")
+        if work == "vacuum":
+            table.compact()
+            table.checkpoint()
+
+    def run(lake: Lake) -> None:
+        table = lake.table("shop/sales")
+        assert table is not None
+        if work == "compact":
+            table.compact()
+            table.checkpoint()
+        else:
+            vacuum(lake, "shop/sales", retention=timedelta(0))
+
+    for lake, failure in crashes(proxy, bucket, prepare, run):
+        for _ in range(2):
+            assert sold(lake) == [0, 1, 2, 3], failure
+            pin = find_pin(lake, "shop/sales", 2)
+            with Session(lake.store.location(), {"t": Files(pin.uris(lake), pin.columns)}.get) as session:
+                assert session.run("select id from t order by id").column("id").to_pylist() == [0, 1], failure
+            run(lake)
+        table = lake.table("shop/sales")
+        assert table is not None
+        assert len(table.files) == 1, failure

@@ -361,3 +361,63 @@ def test_a_version_that_never_was_is_not_found(folder_lake: Lake, log: Path) -> 
     for version in (5, 99):
         with pytest.raises(NotFound):
             folder_lake.tables.open(NAME, version=version)
+
+
+# -- more files ---
+
+
+def two_sources() -> Project:
+    source = 'owner = "crm"\ntimeless = true\nkey = ["id"]\nread = { kind = "landing" }\n[columns]\nid = "int64"\nx = "string?"\n'
+    files = {f"sources/{name}.toml": source for name in ("others", "things")}
+    return parse_project({"lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n', **files})
+
+
+def test_a_header_without_an_end_of_line_is_a_file_without_rows(folder_lake: Lake) -> None:
+    land(folder_lake, shop(), "things", "a.csv", b"id,x")
+    (result,) = ingest_data(folder_lake, shop())
+    assert (result.rows, result.problem) == (0, "")
+
+
+def test_a_name_that_stands_twice_in_a_json_object_is_a_broken_line(folder_lake: Lake) -> None:
+    project = shop("jsonl")
+    land(folder_lake, project, "things", "a.jsonl", b'{"id": 1, "id": 2, "x": "a"}\n{"id": 3, "x": "b"}\n')
+    (result,) = ingest_data(folder_lake, project)
+    assert (result.rows, result.quarantined) == (1, 1)
+    assert held(folder_lake, project) == [(3, "b")]
+
+
+@pytest.mark.parametrize("data", [b"id,x\n1,a\n", b""], ids=["right", "unreadable"])
+def test_a_name_that_fits_landing_but_not_raw_or_quarantine_blocks_nothing(lake: Lake, data: bytes) -> None:
+    project = shop()
+    prefix = "landing/shop/things/"
+    key = prefix + "z/" * 497 + "a.csv"
+    assert 1005 < len(key) <= 1024
+    lake.store.put(key, data)
+    land(lake, project, "things", "zz.csv", b"id,x\n2,b\n")
+    for _ in range(2):
+        ingest_data(lake, project)
+    assert (2, "b") in held(lake, project)
+    assert [*lake.store.list("landing/")] == []
+
+
+def test_a_damaged_table_stops_only_its_own_source(folder_lake: Lake) -> None:
+    project = two_sources()
+    for source in ("others", "things"):
+        land(folder_lake, project, source, "a.csv", b"id,x\n1,a\n")
+    ingest_data(folder_lake, project)
+    log = Path(folder_lake.url, "tables/shop/others/_delta_log")
+    (log / f"{1:020d}.json").write_text("{oops")
+    for source in ("others", "things"):
+        land(folder_lake, project, source, "b.csv", b"id,x\n2,b\n")
+    with pytest.raises(Corrupt, match="shop/others"):
+        ingest_data(folder_lake, project)
+    assert held(folder_lake, project) == [(1, "a"), (2, "b")]
+
+
+def test_a_commit_that_is_an_empty_file_is_not_a_commit_of_nothing(folder_lake: Lake) -> None:
+    table = folder_lake.tables.open_or_create("t/n", pa.schema({"n": pa.int64()}))
+    for number in range(3):
+        table.append(pa.table({"n": [number]}))
+    Path(folder_lake.url, "tables/t/n/_delta_log", f"{3:020d}.json").write_bytes(b"")
+    with pytest.raises(Corrupt, match="the newest commit of t/n is an empty file"):
+        folder_lake.table("t/n")
