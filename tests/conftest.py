@@ -21,6 +21,8 @@ CLEARED = (
     "AWS_REGION",
     "AWS_ENDPOINT_URL_S3",
     "AWS_S3_ADDRESSING_STYLE",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
     "LAKELOOP_LAKE",
     "LAKELOOP_USER",
 )
@@ -61,7 +63,8 @@ def s3(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The standard AWS variables point to moto, and nothing of this machine's own configuration is read. Returns moto's
     address."""
     for name in CLEARED:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test sets by itself is undone too
+        monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "moto-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

@@ -244,7 +244,9 @@ def _connect(location: Location | None, threads: int, memory: str, scratch: Path
         connection.execute(f"set memory_limit = {literal(memory)}")
     folders = [location.uri.rstrip("/")] if location else []
     if location and location.options:
-        connection.execute(_secret(location.options))
+        connection.execute(_secret(location))
+        if "AWS_CA_BUNDLE" in location.options:
+            connection.execute(f"set ca_cert_file = {literal(location.options['AWS_CA_BUNDLE'])}")
     if scratch:
         folders.append(str(scratch))
         connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
@@ -254,15 +256,17 @@ def _connect(location: Location | None, threads: int, memory: str, scratch: Path
     return connection
 
 
-def _secret(options: Mapping[str, str]) -> str:
-    """A DuckDB secret with what delta-rs is given."""
+def _secret(location: Location) -> str:
+    """A DuckDB secret with what delta-rs is given, but for the address style: the two halves of DuckDB (httpfs and the
+    delta extension) build the address of a bucket at an endpoint alike only in path style."""
+    options = location.options
     parts = {"TYPE": "s3", "REGION": literal(options["AWS_REGION"])}
     if "AWS_ACCESS_KEY_ID" in options:
         parts |= {"KEY_ID": literal(options["AWS_ACCESS_KEY_ID"]), "SECRET": literal(options["AWS_SECRET_ACCESS_KEY"])}
     if "AWS_SESSION_TOKEN" in options:
         parts["SESSION_TOKEN"] = literal(options["AWS_SESSION_TOKEN"])
-    if "AWS_ENDPOINT_URL" in options:
-        scheme, _, host = options["AWS_ENDPOINT_URL"].partition("://")
+    if location.endpoint:
+        scheme, _, host = location.endpoint.partition("://")
         parts |= {
             "ENDPOINT": literal(host.rstrip("/")),
             "URL_STYLE": "'path'",

@@ -212,7 +212,7 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(s3: str, monkeypatch: p
     with socket.socket() as taken:  # bound and not listening: nobody answers here
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(Unavailable, match="no answer from http://127") as error:
+        with pytest.raises(Unavailable, match="no connection to http://127") as error:
             everything(impatient("bucket-name", tries=2))[way]()
     check_words(error.value)
     assert "AWS_ENDPOINT_URL" in error.value.todo
