@@ -15,7 +15,7 @@ def arrow_filesystem(location: Location) -> tuple[FileSystem, str]:
     """pyarrow's filesystem for a location, and the path of the lake's root in it. No request is made."""
     from pyarrow import fs
 
-    scheme, found, path = location.uri.partition("://")
+    _, found, path = location.uri.partition("://")
     if not found:
         return fs.LocalFileSystem(), location.uri
     options = location.options

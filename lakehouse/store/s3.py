@@ -22,6 +22,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ChecksumError,
     ClientError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -31,7 +32,6 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.exceptions import ConnectionError as NoConnection
-from botocore.parsers import ResponseParserError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lakeloop.lakehouse.errors import (
@@ -230,15 +230,9 @@ class S3Store:
                 where=self.url,
                 todo=TRUST_TODO if trust else ENDPOINT_TODO,
             ) from error
-        except (HTTPClientError, IncompleteReadError, ChecksumError) as error:
+        except (HTTPClientError, IncompleteReadError, ChecksumError, FlexibleChecksumError) as error:
             raise NoAnswer(
                 f"no answer from {self._client.meta.endpoint_url}", where=self.url, todo=ENDPOINT_TODO
-            ) from error
-        except ResponseParserError as error:
-            raise Invalid(
-                f"what {self._client.meta.endpoint_url} answers is not S3",
-                where=self.url,
-                todo="check AWS_ENDPOINT_URL",
             ) from error
         except ParamValidationError as error:
             raise Invalid(
