@@ -49,6 +49,7 @@ from lakeloop.lakehouse.store.port import Entry, Location
 
 T = TypeVar("T")
 ENDPOINT_TODO = "check AWS_ENDPOINT_URL and that the server runs, then try again"
+DOCTOR_TODO = "use a store that honours If-None-Match; `lakeloop lake doctor` tells"
 TRUST_TODO = "name the file of the authority that signed its certificate in AWS_CA_BUNDLE"
 BUSY = ("InternalError", "ServiceUnavailable", "SlowDown")
 AWS_OWN = re.compile(r"https://s3(-fips)?(\.dualstack)?(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
@@ -143,6 +144,12 @@ class S3Store:
             except NoAnswer:
                 doubtful = True
                 raise
+            except _NotKnown as error:
+                raise Invalid(
+                    "the store does not know conditional writes (501)" if if_absent else error.what,
+                    where=self.url,
+                    todo=DOCTOR_TODO,
+                ) from error
             except AlreadyExists:
                 if doubtful:
                     raise Unknown(
@@ -199,7 +206,11 @@ class S3Store:
         for at in range(0, len(names), 1000):
             part = names[at : at + 1000]
             asked = {"Objects": part, "Quiet": True}
-            self._try(partial(self._delete_some, asked), "")
+            try:
+                self._try(partial(self._delete_some, asked), "")
+            except _NotKnown:
+                for one in part:
+                    self._try(partial(self._client.delete_object, Bucket=self.bucket, **one), one["Key"])
 
     def _delete_some(self, asked: dict[str, Any]) -> None:
         """DeleteObjects answers 200 and lists what it did not delete."""
@@ -244,6 +255,10 @@ class S3Store:
 
 class _NothingWritten(Unavailable):
     """409 to a racing conditional put: no doubt, only try again."""
+
+
+class _NotKnown(Invalid):
+    """501, or 405: the store does not know this kind of request."""
 
 
 def _config(session: botocore.session.Session) -> Config:
@@ -294,12 +309,8 @@ def _translated(error: ClientError, key: str, store: S3Store) -> LakeloopError:
             where=where,
             todo="check the credentials and this role's policy",
         )
-    if status == 501:
-        return Invalid(
-            "the store does not know conditional writes (501)",
-            where=where,
-            todo="use a store that honours If-None-Match; `lakeloop lake doctor` tells",
-        )
+    if status in (405, 501):
+        return _NotKnown(f"the store does not know this request ({status} {code})", where=where, todo=DOCTOR_TODO)
     if status in (500, 502, 504):  # it may have got through all the same
         return NoAnswer(f"the store answered {status} {code}", where=where, todo="try again")
     if status > 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):

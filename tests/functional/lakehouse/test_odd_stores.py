@@ -342,6 +342,14 @@ def test_a_role_whose_deletes_are_refused_and_a_store_too_busy_to_delete_are_tol
     assert len(proxy.seen) == 5
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_store_that_deletes_only_one_by_one_will_do(bucket: str, proxy: Proxy, status: int) -> None:
+    proxy.answer = lambda method, path, number: status if method == "POST" else 0
+    lake = impatient(bucket)
+    assert init_lake(lake)[1]
+    assert [entry.key for entry in lake.store.list()] == [keys.FORMAT]
+
+
 # -- what a person must mend ---
 
 
