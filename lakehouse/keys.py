@@ -12,6 +12,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 REVISION = re.compile(r"([0-9]{8})\.json")
 
 FORMAT = "_lake/format.json"
+COPYING = "_lake/copying.json"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"
