@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice, takewhile
-from os.path import commonprefix
 from threading import Lock
 
 from lakeloop.lakehouse import keys
@@ -115,9 +114,7 @@ def _begin(source: Lake, target: Lake) -> bool:
         raise Refused(f"{what} lies there; nothing was written", where=target.url, todo="name an empty place")
     if not begun:
         if next(iter(target.store.list(limit=1)), None):
-            raise Refused(
-                "the place is not empty; nothing was written", where=target.url, todo="name an empty place"
-            )
+            raise Refused("the place is not empty; nothing was written", where=target.url, todo="name an empty place")
         try:
             target.store.put(keys.COPYING, json.dumps({"write": identity}).encode(), if_absent=True)
         except (AlreadyExists, Unknown):
@@ -199,7 +196,7 @@ class _Copy:
     def _there(self, batch: list[Entry]) -> dict[str, int]:
         """Sizes of what the target has between the first and the last key of a batch."""
         first, last = min(entry.key for entry in batch), max(entry.key for entry in batch)
-        found = self.target.list(commonprefix([first, last]), after=first[:-1])
+        found = self.target.list(after=first[:-1])
         return {entry.key: entry.size for entry in takewhile(lambda entry: entry.key <= last, found)}
 
     def _copy_one(self, entry: Entry, there: dict[str, int]) -> bool:
@@ -218,18 +215,22 @@ class _Copy:
         return True
 
     def _stream(self, entry: Entry, *, fixed: bool) -> None:
-        """One object; one whose name may get other bytes is looked at again, so that no mixture of two stays."""
+        """One object. A large one whose name may get other bytes is compared, so that no mixture of two stays."""
         if entry.size <= CHUNK:
             return self.target.put(entry.key, self.source.get(entry.key))
         for _ in range(TRIES):
             self.target.put(entry.key, io.BufferedReader(_Ranges(self.source, entry), CHUNK))
-            after = next(iter(self.source.list(entry.key, limit=1)), None)
-            if fixed or (after and (after.key, after.size) == (entry.key, entry.size) and after.age_s >= entry.age_s):
+            if fixed or self._is_same(entry):
                 return None
-            if after is None or after.key != entry.key:
-                raise NotFound(f"no object {entry.key}", where=self.source.url)
-            entry = after
+            entry = next((one for one in self.source.list(entry.key, limit=1) if one.key == entry.key), entry)
         raise Conflict(f"{entry.key} changes faster than it can be copied", todo="run the copy again")
+
+    def _is_same(self, entry: Entry) -> bool:
+        """Also behind the end, since it may have grown."""
+        parts = range(0, entry.size + 1, CHUNK)
+        return all(
+            self.source.get(entry.key, at, at + CHUNK) == self.target.get(entry.key, at, at + CHUNK) for at in parts
+        )
 
 
 class _Ranges(io.RawIOBase):
