@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Proxy:
     alter: Callable[[str, str, int, bytes], tuple[int, bytes]] = lambda method, path, status, data: (status, data)
     wait: threading.Event = field(default_factory=threading.Event)
     seen: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
@@ -44,7 +46,8 @@ class Proxy:
         """How often this method was seen for this path, now included."""
         with self.lock:
             self.seen.append(f"{method} {path}")
-            return self.seen.count(f"{method} {path}")
+            self.counts[f"{method} {path}"] += 1
+            return self.counts[f"{method} {path}"]
 
 
 class _Handler(BaseHTTPRequestHandler):
