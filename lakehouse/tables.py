@@ -9,6 +9,7 @@ checkpoints and clean-up belong to maintenance, which alone may delete.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,10 +31,11 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 AHEAD = 4
 """Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -450,6 +452,13 @@ def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
 
 
 def _unreadable(name: str, error: Exception) -> LakeloopError:
+    """delta-rs tells a store that is away, or that says no, from a broken log only in its words."""
+    words = str(error)
+    if "lacked the necessary privileges" in words:
+        return Denied(f"no permission to read the table {name}", todo="check the credentials and this role's policy")
+    if "Generic S3 error" in words:
+        why = ANSI.sub("", words.splitlines()[-1]).strip(" ↳")
+        return Unavailable(f"the store did not give the table {name}: {why}", todo="check the store, then try again")
     return Corrupt(
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",

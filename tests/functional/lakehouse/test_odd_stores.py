@@ -350,6 +350,24 @@ def test_a_store_that_deletes_only_one_by_one_will_do(bucket: str, proxy: Proxy,
     assert [entry.key for entry in lake.store.list()] == [keys.FORMAT]
 
 
+@pytest.mark.parametrize(("status", "kind"), [(503, Unavailable), (403, Denied)])
+def test_a_table_that_the_store_does_not_give_is_not_said_to_be_damaged(
+    bucket: str, proxy: Proxy, status: int, kind: type[LakeloopError]
+) -> None:
+    lake = impatient(bucket)
+    lake.record("events", [{"kind": "k", "key": "1"}], "one")
+    lake.journal("events").fold()
+    proxy.answer = lambda method, path, number: status
+    with pytest.raises(kind) as error:
+        lake.table("lakeloop/events")
+    assert "restore" not in error.value.todo
+    check_words(error.value)
+    proxy.answer = lambda method, path, number: 0
+    lake.store.put("tables/lakeloop/events/_delta_log/00000000000000000002.json", b"{")
+    with pytest.raises(Corrupt, match="cannot be opened"):
+        lake.table("lakeloop/events")
+
+
 # -- what a person must mend ---
 
 
