@@ -63,6 +63,8 @@ def race(url: str, writers: int, turns: int, *, hasty: bool = False) -> int:
     with ThreadPoolExecutor(16) as pool:
         read = pool.map(lambda number: lake.documents.next("counters", "c", number), range(writers * turns + 1))
         history = [revision for revision in read if revision is not None]
+    writes = {revision.write for revision in history}
+    assert not [one for process in told for one in process["won"] if one not in writes], "a success told was undone"
     assert [revision.body["n"] for revision in history] == list(range(writers * turns + 1))
     assert {revision.body["by"] for revision in history[1:]} == {
         f"{writer}-{turn}" for writer in range(writers) for turn in range(turns)
