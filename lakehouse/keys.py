@@ -16,6 +16,7 @@ COPYING = "_lake/copying.json"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"
+DOCUMENTS = "docs/"
 INBOX = "inbox/"
 QUARANTINED_SEGMENTS = "quarantine/inbox/"
 

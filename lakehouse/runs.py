@@ -22,7 +22,6 @@ from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import AlreadyExists, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.project.versions import model_version
 
 KIND = "runs"
 BEAT_S = 20.0
@@ -76,6 +75,8 @@ def open_run(
     params: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Open the run of this incident, data and rules; None when it was opened before. The project must be applied."""
+    from lakeloop.lakehouse.project.versions import model_version
+
     rules = model_version(project, model)
     run = run_id(project.name, model, incident, tables or data_version(lake, project), rules)
     if lake.documents.latest(KIND, run) is not None:

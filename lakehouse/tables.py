@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -35,13 +36,21 @@ from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, Lakelo
 from lakeloop.lakehouse.store import Location
 
 APP = "lakeloop"
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+UNANSWERED = ("error sending request", "Connection refused", "Connection reset", "timed out", "500 Inter", "503 Serv")
+"""What delta-rs says when the store is away, after its own tries."""
 AHEAD = 4
 """Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 WRITER = WriterProperties(
     # Line numbers count up: as differences they take a seventh of the bytes, and no dictionary is tried in vain.
     column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")}
+)
+COMPACTED = WriterProperties(
+    # A reader skips row groups by their statistics, and each is one thread's: a quarter of what delta-rs writes.
+    max_row_group_size=262_144,
+    compression="ZSTD",
+    column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")},
 )
 SQL_TYPES = {
     pa.int64(): "BIGINT",
@@ -144,8 +153,13 @@ class Table:
             return set()
         import pyarrow.dataset as ds
 
-        found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
-        return set(found.column(name).unique().to_pylist())
+        column = ds.field(name)  # the bounds prune files, which the list alone would not
+        admitted = (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
+        found: set[str] = set()
+        with _reading(self.name):
+            for batch in self._delta.to_pyarrow_dataset().scanner(columns=[name], filter=admitted).to_batches():
+                found.update(batch.column(0).unique().to_pylist())
+        return found
 
     def newest(self, column: str) -> datetime | None:
         """The greatest value of a column of times, cut to milliseconds as the statistics of the files are; None where
@@ -156,12 +170,18 @@ class Table:
 
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
-        return self._delta.to_pyarrow_table()
+        with _reading(self.name):
+            return self._delta.to_pyarrow_table()
 
     def batches(self) -> pa.RecordBatchReader:
         """All rows of this version as a stream."""
         scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
-        return scanner.to_reader()
+
+        def read() -> Iterator[pa.RecordBatch]:
+            with _reading(self.name):
+                yield from scanner.to_batches()
+
+        return pa.RecordBatchReader.from_batches(scanner.projected_schema, read())
 
     def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
@@ -193,7 +213,8 @@ class Table:
         Conflict when what it read was overwritten meanwhile.
         """
         try:
-            return int(self._delta.optimize.compact(post_commithook_properties=NO_HOOKS)["numFilesRemoved"])
+            done = self._delta.optimize.compact(post_commithook_properties=NO_HOOKS, writer_properties=COMPACTED)
+            return int(done["numFilesRemoved"])
         except CommitFailedError as error:
             raise Conflict(f"{self.name} was overwritten meanwhile", todo="the next maintenance tries again") from error
         except (DeltaError, OSError) as error:
@@ -300,7 +321,11 @@ class Tables:
         self._location = location
 
     def uri(self, name: str) -> str:
-        return f"{self._location.uri}/{keys.table(name)}"
+        """Invalid for a path that delta-rs would take for another."""
+        uri = f"{self._location.uri}/{keys.table(name)}"
+        if found := ESCAPE.search(uri):
+            raise Invalid(f"a table cannot lie below a folder with {found[0]} in its name", where=uri, todo="rename it")
+        return uri
 
     def open(self, name: str, *, version: int | None = None, at: datetime | None = None) -> Table | None:
         """The newest version, or None when there is no such table. `version` names another, `at` the newest one that
@@ -451,14 +476,23 @@ def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     return bool(pa.types.is_integer(narrow) and pa.types.is_floating(wide))
 
 
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise _unreadable(name, error) from error
+
+
 def _unreadable(name: str, error: Exception) -> LakeloopError:
-    """delta-rs tells a store that is away, or that says no, from a broken log only in its words."""
-    words = str(error)
-    if "lacked the necessary privileges" in words:
+    """The store does not permit it, or does not answer, or what lies there is not that table."""
+    text = str(error)
+    if "403 Forbidden" in text or "necessary privileges" in text or "401 Unauthorized" in text:
         return Denied(f"no permission to read the table {name}", todo="check the credentials and this role's policy")
-    if "Generic S3 error" in words:
-        why = ANSI.sub("", words.splitlines()[-1]).strip(" ↳")
-        return Unavailable(f"the store did not give the table {name}: {why}", todo="check the store, then try again")
+    if isinstance(error, PermissionError):
+        return Denied(f"no permission to read the table {name}", todo="check who owns the folder")
+    if any(sign in text for sign in UNANSWERED):
+        return Unavailable(f"the table {name} cannot be read: {_brief(error)}", todo="check the store, then try again")
     return Corrupt(
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",
@@ -466,4 +500,5 @@ def _unreadable(name: str, error: Exception) -> LakeloopError:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    first = str(error).partition("\n")[0].partition(": ParsedLogPath")[0]  # delta-rs prints a whole Rust value there
+    return first[:200] or type(error).__name__

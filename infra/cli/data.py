@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lakeloop.infra.cli.asking import query
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import find_place
@@ -79,30 +79,6 @@ def ingest(
         raise Invalid(
             "some files could not be read; they lie in quarantine/", todo="send them again, mended", problems=problems
         )
-
-
-def query(
-    sql: Annotated[str, typer.Argument(help='One SELECT, or "-" to read it from stdin')],
-    lake: LakeOption = None,
-    env: EnvOption = None,
-    as_json: JsonOption = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header")] = False,
-    limit: Annotated[int, typer.Option(help="Rows shown to a person; --json and --csv give all")] = 100,
-) -> None:
-    """Ask anything of the lake in SQL: sources, views, runs, metrics, predictions, alerts, documents."""
-    from lakeloop.lakehouse.query.asking import ask
-
-    place = find_place(lake, env)
-    answer = ask(place.lake, sys.stdin.read() if sql == "-" else sql, project=place.local or "")
-    if csv:
-        from pyarrow import csv as arrow_csv
-
-        arrow_csv.write_csv(answer, sys.stdout.buffer)
-        return
-    rows = answer.to_pylist() if as_json else answer.slice(0, limit).to_pylist()
-    show(rows, as_json=as_json, columns=answer.column_names, empty="no rows")
-    if not as_json and answer.num_rows > limit:
-        say(f"{limit} of {answer.num_rows:,} rows; --csv or --json give all")
 
 
 def sources_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:

@@ -104,7 +104,8 @@ class FolderStore:
                     status = entries[key].stat()
                 except FileNotFoundError:
                     continue
-                yield Entry(key, status.st_size, max(0.0, now - status.st_mtime))
+                tag = f"{status.st_ino}-{status.st_mtime_ns}"
+                yield Entry(key, status.st_size, max(0.0, now - status.st_mtime), tag)
 
     def _entries(self, path: Path, base: str, prefix: str, after: str) -> dict[str, os.DirEntry[str]]:
         """What lies in a folder, by key, but for what a list by `prefix` and `after` need not look at."""

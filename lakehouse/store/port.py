@@ -14,6 +14,8 @@ class Entry(NamedTuple):
     size: int
     age_s: float
     """Seconds since it was written, by the store's own clock."""
+    tag: str = ""
+    """Another one whenever the object is written anew; empty where the store has none."""
 
 
 @dataclass(frozen=True, slots=True)

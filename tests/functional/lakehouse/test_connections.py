@@ -18,7 +18,7 @@ from lakeloop.lakehouse.store.arrow import arrow_filesystem
 from lakeloop.lakehouse.store.opening import open_store
 from lakeloop.tests.conftest import SECRET
 from lakeloop.tests.functional.lakehouse.authority import Authority, make_authority
-from lakeloop.tests.functional.lakehouse.conftest import Proxy, passing_on
+from lakeloop.tests.proxies import Proxy, passing_on
 
 REGION, TOKEN = "eu-central-1", "a-session-token"
 

@@ -16,7 +16,7 @@ import pytest
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.store.s3 import S3Store
-from lakeloop.tests.functional.lakehouse.conftest import DROP, Proxy
+from lakeloop.tests.proxies import DROP, Proxy
 
 WRITER = """
 import json, sys

@@ -32,7 +32,7 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.probing import init_lake, is_lake, probe
 from lakeloop.lakehouse.store.s3 import S3Store, default_retrying
 from lakeloop.tests.conftest import SECRET
-from lakeloop.tests.functional.lakehouse.conftest import CUT, DROP, Proxy
+from lakeloop.tests.proxies import CUT, DROP, Proxy
 
 
 def impatient(bucket: str, *, read_timeout: float = 60, tries: int = 5) -> Lake:

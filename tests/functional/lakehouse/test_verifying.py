@@ -12,7 +12,7 @@ from lakeloop.lakehouse.probing import PROMISES
 from lakeloop.lakehouse.store.opening import open_store
 from lakeloop.lakehouse.testing import StoreContract
 from lakeloop.lakehouse.verifying import promises, verify
-from lakeloop.tests.functional.lakehouse.conftest import Proxy
+from lakeloop.tests.proxies import Proxy
 
 
 def test_every_test_of_the_contract_is_run_and_has_its_sentence() -> None:

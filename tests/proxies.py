@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import pytest
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 DROP = -1
 """Instead of a status: the request is passed on, and the connection closed without an answer."""
@@ -21,13 +20,28 @@ DROP = -1
 
 CUT = -2
 """Instead of a status: of the answer only half arrives."""
+DENY = -3
+"""Instead of a status: the request is passed on, and answered with 403, which no client tries again."""
+
+
+class Passed(NamedTuple):
+    """One request that was answered, and how many bytes its answer had."""
+
+    method: str
+    path: str
+    query: str
+    status: int
+    size: int
+
+
+REFUSAL = b"<Error><Code>Proxy</Code><Message>made to fail</Message></Error>"
 
 
 @dataclass
 class Proxy:
-    """Passes requests on to S3. `answer` may give a status to answer with instead (nothing is passed on), DROP or CUT;
-    `delay` seconds go by before an answer; `before` sees the headers that are passed on and may change them; `alter`
-    may change what is answered."""
+    """Passes requests on to S3. `answer` may give a status to answer with instead (nothing is passed on), or one of
+    DROP, CUT and DENY; `delay` seconds go by before an answer; `before` sees the headers that are passed on and may
+    change them; `alter` may change what is answered."""
 
     target: str
     strip: tuple[str, ...] = ()
@@ -38,6 +52,7 @@ class Proxy:
     wait: threading.Event = field(default_factory=threading.Event)
     seen: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    passed: list[Passed] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
@@ -64,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         number = proxy.note(self.command, path)
         decided = proxy.answer(self.command, path, number)
         if decided > 0:
-            return self._send(decided, [], b"<Error><Code>Proxy</Code><Message>made to fail</Message></Error>")
+            return self._send(decided, [], REFUSAL)
         connection = http.client.HTTPConnection(urlsplit(proxy.target).netloc)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in proxy.strip}
         proxy.headers.append({name.lower(): value for name, value in headers.items()})
@@ -73,26 +88,28 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
+        if decided == DENY:
+            return self._send(403, [], REFUSAL)
         if decided == DROP:
             self.close_connection = True
             return None
         proxy.wait.wait(proxy.delay(self.command, path, number))
         status, altered = proxy.alter(self.command, self.path, answer.status, data)
-        sums = () if altered == data else ("x-amz-checksum", "x-amz-sdk-checksum")
-        return self._send(
-            status,
-            [one for one in answer.getheaders() if not sums or not one[0].lower().startswith(sums)],
-            altered,
-            cut=decided == CUT,
-        )
+        sums = ("x-amz-checksum", "x-amz-sdk-checksum") if altered != data else ()
+        headers_back = [one for one in answer.getheaders() if not (sums and one[0].lower().startswith(sums))]
+        data = altered
+        with proxy.lock:
+            split = urlsplit(self.path)
+            proxy.passed.append(Passed(self.command, unquote(split.path), split.query, status, len(data)))
+        return self._send(status, headers_back, data, cut=decided == CUT)
 
     def _send(self, status: int, headers: list[tuple[str, str]], data: bytes, cut: bool = False) -> None:
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                 self.send_header(name, value)
-        length = {name.lower(): value for name, value in headers}.get("content-length", "0")
-        self.send_header("Content-Length", length if self.command == "HEAD" else str(len(data)))
+        told = {name.lower(): value for name, value in headers}.get("content-length", "0")
+        self.send_header("Content-Length", told if self.command == "HEAD" else str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data[: len(data) // 2] if cut else data)
@@ -125,11 +142,3 @@ def passing_on(target: str, certificate: Path | None = None) -> Iterator[Proxy]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before moto, which the AWS variables now point to."""
-    with passing_on(s3) as made:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
-        yield made
