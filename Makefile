@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all check bench lock clean
+.PHONY: help demo test test-all check bench verify-store lock clean
 
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 demo: $(READY)   ## the whole loop on real flights, about 3 minutes
 	@$(BIN)/lakeloop demo
@@ -27,6 +27,9 @@ check: $(READY)  ## ruff, mypy --strict, import contracts
 
 bench: $(READY)  ## the benchmarks; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks
+
+verify-store: $(READY) ## what a bucket keeps: BUCKET=name [ENDPOINT=url], or FOLDER=path
+	@$(if $(ENDPOINT),AWS_ENDPOINT_URL='$(ENDPOINT)') $(BIN)/python -m lakeloop.infra.verify_store '$(or $(FOLDER),s3://$(BUCKET))'
 
 lock:            ## pin all dependencies anew, without download addresses
 	@$(PYTHON) -m pip install -q uv && $(PYTHON) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unknown
+from lakeloop.lakehouse.errors import (
+    AlreadyExists,
+    Conflict,
+    Corrupt,
+    Invalid,
+    LakeloopError,
+    NoAnswer,
+    NotFound,
+    Unavailable,
+    Unknown,
+)
 from lakeloop.lakehouse.store import Store
 
 
@@ -54,8 +65,11 @@ class Documents:
 
     def latest(self, kind: str, doc_id: str) -> Revision | None:
         """The newest revision, or None: one LIST of one key, one GET."""
-        newest = next(iter(self._store.list(keys.revisions(kind, doc_id), limit=1)), None)
-        return self._read(kind, doc_id, keys.revision_number(newest.key)) if newest else None
+        first = next(iter(self._store.list(keys.revisions(kind, doc_id), limit=1)), None)
+        if first is None:
+            return None
+        number = keys.revision_number(first.key) or next(self._numbers(kind, doc_id), 0)
+        return self._read(kind, doc_id, number) if number else None
 
     def get(self, kind: str, doc_id: str) -> Revision:
         """The newest revision, or NotFound."""
@@ -81,12 +95,24 @@ class Documents:
 
     def history(self, kind: str, doc_id: str) -> list[Revision]:
         """Every revision, newest first: one GET each."""
-        numbers = [keys.revision_number(entry.key) for entry in self._store.list(keys.revisions(kind, doc_id))]
-        return [self._read(kind, doc_id, number) for number in numbers]
+        return [self._read(kind, doc_id, number) for number in self._numbers(kind, doc_id)]
 
     def as_of(self, kind: str, doc_id: str, at: datetime) -> Revision | None:
-        """What was true at a moment: the newest revision made at or before it."""
-        return next((revision for revision in self.history(kind, doc_id) if revision.at <= at), None)
+        """What was true at a moment: the newest revision made at or before it.
+
+        Times never decrease along revisions, so it is searched by halves: one LIST of one key, and of n revisions at
+        most log2(n) + 2 GETs.
+        """
+        newest = self.latest(kind, doc_id)
+        if newest is None or newest.at <= at:
+            return newest
+        seen: dict[int, Revision] = {}
+
+        def time_of(number: int) -> datetime:
+            seen[number] = self._read(kind, doc_id, number)
+            return seen[number].at
+
+        return seen.get(bisect_right(range(1, newest.number), at, key=time_of))
 
     def ids(self, kind: str, prefix: str = "") -> list[str]:
         """Ids of all documents of a kind that begin with `prefix`, sorted: one LIST."""
@@ -103,36 +129,73 @@ class Documents:
     def _write(
         self, kind: str, doc_id: str, number: int, after: datetime | None, body: Mapping[str, Any], why: str
     ) -> Revision:
-        if "/" in doc_id or "/" in kind:
-            raise Invalid(
-                f"{kind} {doc_id!r}: a document's kind and id are one part of a key each", todo="leave out '/'"
-            )
         now = self._clock()
         at = max(now, after + timedelta(milliseconds=1)) if after else now
         mine = Revision(kind, doc_id, number, at, self._who, why, body, uuid.uuid4().hex)
-        data = json.dumps(
-            {"write": mine.write, "at": at.isoformat(), "who": mine.who, "why": why, "body": body}
-        ).encode()
+        data = _encoded(mine)
         try:
             self._store.put(keys.revision(kind, doc_id, number), data, if_absent=True)
         except (AlreadyExists, Unknown, Unavailable) as doubt:
-            try:
-                there = self._read(kind, doc_id, number)
-            except (NotFound, Unavailable):
-                raise doubt from None
+            there = self._look(doubt, mine)
             if there.write != mine.write:
                 raise LostRace(there) from doubt
         return mine
 
+    def _look(self, doubt: LakeloopError, mine: Revision) -> Revision:
+        """The revision that stands where `mine` may have been written; else the doubt as what it is: nothing was
+        written (Unavailable), or nobody can say (Unknown)."""
+        try:
+            return self._read(mine.kind, mine.id, mine.number)
+        except NotFound:
+            raise doubt from None
+        except Unavailable:
+            if not isinstance(doubt, NoAnswer):
+                raise doubt from None
+        raise Unknown(
+            f"revision {mine.number} of {mine.kind}/{mine.id} may or may not have been written",
+            where=self._store.url,
+            todo="load it when the store answers again, and look",
+        ) from doubt
+
+    def _numbers(self, kind: str, doc_id: str) -> Iterator[int]:
+        """Newest first. A file that some other tool left among the revisions is none."""
+        for entry in self._store.list(keys.revisions(kind, doc_id)):
+            if number := keys.revision_number(entry.key):
+                yield number
+
     def _read(self, kind: str, doc_id: str, number: int) -> Revision:
         key = keys.revision(kind, doc_id, number)
-        data = self._store.get(key)
         try:
-            record = json.loads(data)
-            at = datetime.fromisoformat(record["at"])
-            return Revision(kind, doc_id, number, at, record["who"], record["why"], record["body"], record["write"])
-        except (ValueError, KeyError, TypeError) as error:
+            return _decoded(self._store.get(key), kind, doc_id, number)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(
                 f"the document {key} cannot be read ({type(error).__name__})",
+                where=self._store.url,
                 todo="restore the object from a copy of the lake",
             ) from error
+
+
+def _encoded(revision: Revision) -> bytes:
+    record = {
+        "write": revision.write,
+        "at": revision.at.isoformat(),
+        "who": revision.who,
+        "why": revision.why,
+        "body": revision.body,
+    }
+    try:
+        return json.dumps(record).encode()
+    except (TypeError, ValueError) as error:
+        raise Invalid(
+            f"{revision.kind}/{revision.id} cannot be written as JSON: {error}", todo="use texts, numbers, lists, dicts"
+        ) from error
+
+
+def _decoded(data: bytes, kind: str, doc_id: str, number: int) -> Revision:
+    """ValueError, KeyError or TypeError for bytes that are no revision."""
+    record = json.loads(data)
+    at = datetime.fromisoformat(record["at"])
+    texts = [record[name] for name in ("write", "who", "why")]
+    if at.tzinfo is None or not isinstance(record["body"], dict) or not all(isinstance(one, str) for one in texts):
+        raise ValueError("wrong shape")
+    return Revision(kind, doc_id, number, at, record["who"], record["why"], record["body"], record["write"])

@@ -47,6 +47,11 @@ class Unavailable(LakeloopError):
     exit_code = 4
 
 
+class NoAnswer(Unavailable):
+    """The request was sent and its answer never came: it may have taken effect. Try again where a repeat changes
+    nothing; else look first."""
+
+
 class Corrupt(LakeloopError):
     """Stored bytes are not what their record says they are."""
 

@@ -10,8 +10,10 @@ from lakeloop.lakehouse.errors import Invalid
 LAST_REVISION = 99_999_999
 LONGEST = 1024
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+REVISION = re.compile(r"([0-9]{8})\.json")
 
 FORMAT = "_lake/format.json"
+COPYING = "_lake/copying.json"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"
@@ -25,14 +27,30 @@ RETRIED = ".quarantine.jsonl"
 def check_key(key: str) -> str:
     """The key itself, or Invalid.
 
-    Relative, no empty, `.` or `..` part, no control characters, at most 1,024 bytes (S3's limit).
+    Relative, no empty, `.` or `..` part, no control characters, at most 1,024 bytes (S3's limit) and 255 in a part (a
+    folder's limit), so that every lake can be copied to every kind of place.
     """
     parts = key.split("/")
-    if not key or any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 or c == "\\" for c in key):
+    if any(part in ("", ".", "..") for part in parts) or _unfit(key):
         raise Invalid(f"{key!r} cannot be a key of a lake", todo="use relative paths without '..', empty parts or '\\'")
-    if len(key.encode()) > LONGEST:
-        raise Invalid(f"the key {key[:60]!r}… is longer than 1,024 bytes", todo="use shorter names")
+    if len(key.encode()) > LONGEST or any(len(part.encode()) > 255 for part in parts):
+        raise Invalid(
+            f"the key {key[:60]!r}… is longer than 1,024 bytes, or one of its parts than 255", todo="use shorter names"
+        )
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix itself, or Invalid when no key can begin so: a list looks at nothing outside of the lake either."""
+    folders = prefix.split("/")[:-1]
+    if any(part in ("", ".", "..") for part in folders) or _unfit(prefix):
+        raise Invalid(f"no key of a lake begins with {prefix!r}", todo="use relative paths without '..' or empty parts")
+    return prefix
+
+
+def _unfit(text: str) -> bool:
+    """Control characters, '\\', and halves of a character that have no UTF-8."""
+    return any(ord(c) < 32 or ord(c) == 127 or c == "\\" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def check_name(name: str, kind: str) -> str:
@@ -43,20 +61,29 @@ def check_name(name: str, kind: str) -> str:
 
 
 def documents(kind: str) -> str:
-    return f"docs/{kind}/"
+    return f"docs/{_one_part(kind)}/"
 
 
 def revisions(kind: str, doc_id: str) -> str:
-    return f"docs/{kind}/{doc_id}/"
+    return f"docs/{_one_part(kind)}/{_one_part(doc_id)}/"
 
 
 def revision(kind: str, doc_id: str, number: int) -> str:
     """Counted down, so that a LIST shows the newest first."""
-    return f"docs/{kind}/{doc_id}/{LAST_REVISION - number:08d}.json"
+    return f"{revisions(kind, doc_id)}{LAST_REVISION - number:08d}.json"
 
 
-def revision_number(key: str) -> int:
-    return LAST_REVISION - int(key.rsplit("/", 1)[1].removesuffix(".json"))
+def revision_number(key: str) -> int | None:
+    """Which revision a key is, or None for a file that some other tool left there."""
+    found = REVISION.fullmatch(key.rsplit("/", 1)[1])
+    return LAST_REVISION - int(found[1]) if found else None
+
+
+def _one_part(name: str) -> str:
+    """A document's kind or id, or Invalid."""
+    if "/" in name:
+        raise Invalid(f"{name!r}: a document's kind and id are one part of a key each", todo="leave out '/'")
+    return check_key(name)
 
 
 def table(name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.store import Store
 
 RACERS = 8
+TURNS = 3
+"""How often each promise about a race and about what is seen at once is tried."""
 LAKE_FORMAT = 1
 
 
@@ -26,18 +30,25 @@ class Proof:
 
 
 def probe(store: Store) -> list[Proof]:
-    """Try each promise below `_lake/probe/`, and clean up. Errors of the store itself (Denied, Unavailable, NotFound)
-    are raised."""
+    """Try each promise below `_lake/probe/`, and clean up: about 60 requests. Errors that say nothing about the promise
+    (Denied, Unavailable, no bucket) are raised."""
     root = f"_lake/probe/{uuid.uuid4().hex}"
     try:
-        return [
-            _create_once(store, f"{root}/once"),
-            _one_winner(store, f"{root}/race"),
-            _reads_own_write(store, root),
-            _lists_own_write(store, root),
-        ]
+        return [_tried(promise, check, store, root) for promise, check in PROMISES.items()]
     finally:
         store.delete([entry.key for entry in store.list(root)])
+
+
+def _tried(promise: str, check: Callable[[Store, str], str], store: Store, root: str) -> Proof:
+    try:
+        detail = check(store, root)
+    except Invalid as error:
+        detail = error.what
+    except NotFound as error:
+        if "bucket" in error.what:
+            raise
+        detail = "what was written is not there"
+    return Proof(promise, not detail, detail)
 
 
 def init_lake(lake: Lake) -> tuple[list[Proof], bool]:
@@ -100,32 +111,68 @@ def _created(store: Store, key: str, body: bytes) -> bool:
     return True
 
 
-def _create_once(store: Store, key: str) -> Proof:
-    promise = "a key is created once (If-None-Match)"
+# -- each check answers what is wrong, in words; empty when the promise was kept ---
+
+
+def _create_once(store: Store, root: str) -> str:
+    key = f"{root}/once"
     first, second = _created(store, key, b"first"), _created(store, key, b"second")
     if second:
-        return Proof(promise, False, "a second create was accepted: writes would be lost without a word")
-    kept = first and store.get(key) == b"first"
-    return Proof(promise, kept, "" if kept else "refused, and yet overwritten")
+        return "a second create was accepted: writes would be lost without a word"
+    return "" if first and store.get(key) == b"first" else "refused, and yet overwritten"
 
 
-def _one_winner(store: Store, key: str) -> Proof:
-    with ThreadPoolExecutor(RACERS) as pool:
-        winners = sum(pool.map(lambda number: _created(store, key, str(number).encode()), range(RACERS)))
-    return Proof(
-        "of creates that race exactly one wins", winners == 1, "" if winners == 1 else f"{winners} of {RACERS} won"
-    )
+def _one_winner(store: Store, root: str) -> str:
+    """They start together: a store that looks first and writes then loses only where they overlap."""
+    for turn in range(TURNS):
+        start = threading.Barrier(RACERS)
+
+        def create(number: int, key: str = f"{root}/race-{turn}", start: threading.Barrier = start) -> bool:
+            start.wait()
+            return _created(store, key, str(number).encode())
+
+        with ThreadPoolExecutor(RACERS) as pool:
+            winners = sum(pool.map(create, range(RACERS)))
+        if winners != 1:
+            return f"{winners} of {RACERS} creates that raced were told that they won: writes would be lost"
+    return ""
 
 
-def _reads_own_write(store: Store, root: str) -> Proof:
-    body = uuid.uuid4().bytes
-    store.put(f"{root}/read", body)
-    held = store.get(f"{root}/read") == body
-    return Proof("a write is read at once", held, "" if held else "an older state was read")
+def _reads_own_write(store: Store, root: str) -> str:
+    for _ in range(TURNS):
+        body = uuid.uuid4().bytes
+        store.put(f"{root}/read", body)  # new in the first turn, replaced in the others
+        if store.get(f"{root}/read") != body:
+            return "an older state was read"
+    return ""
 
 
-def _lists_own_write(store: Store, root: str) -> Proof:
-    listed = [entry.key for entry in store.list(f"{root}/read")]
-    return Proof(
-        "a write is listed at once", listed == [f"{root}/read"], "" if listed else "the new key was not listed"
-    )
+def _lists_own_write(store: Store, root: str) -> str:
+    for turn in range(TURNS):
+        list(store.list(f"{root}/list-{turn}"))
+        store.put(f"{root}/list-{turn}", b"")
+        if [entry.key for entry in store.list(f"{root}/list-{turn}")] != [f"{root}/list-{turn}"]:
+            return "the new key was not listed"
+    return ""
+
+
+def _sees_own_delete(store: Store, root: str) -> str:
+    key = f"{root}/gone"
+    store.put(key, b"")
+    store.delete([key])
+    if list(store.list(key)):
+        return "the deleted key was listed"
+    try:
+        store.get(key)
+    except NotFound:
+        return ""
+    return "the deleted object was read"
+
+
+PROMISES: dict[str, Callable[[Store, str], str]] = {
+    "a key is created once (If-None-Match)": _create_once,
+    "of creates that race exactly one wins": _one_winner,
+    "a write is read at once": _reads_own_write,
+    "a write is listed at once": _lists_own_write,
+    "a delete is seen at once": _sees_own_delete,
+}

@@ -380,22 +380,25 @@ class Tables:
         found = self.open(name)
         if found is not None:
             return found
+        failed: Exception | None = None
         try:
-            delta = DeltaTable.create(
+            # Not DeltaTable.create, whose commit would name the place: a copied lake must name no other.
+            write_deltalake(
                 self.uri(name),
-                stored_schema(schema),
+                stored_schema(schema).empty_table(),
                 mode="error",
                 storage_options=dict(self._location.options),
                 commit_properties=CommitProperties(
                     max_commit_retries=0
                 ),  # a retried create lands as version 1, on top of the other's
+                post_commithook_properties=NO_HOOKS,
             )
-            return Table(name, delta)
         except (DeltaError, OSError) as error:
-            there = self.open(name)
-            if there is None:
-                raise _unreadable(name, error) from error
-            return there
+            failed = error
+        there = self.open(name)
+        if there is None:
+            raise _unreadable(name, failed or OSError("it was made and is gone")) from failed
+        return there
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:

@@ -81,13 +81,20 @@ class StoreContract:
             "a\\b",
             "line\nbreak",
             "nul\0",
-            "x" * 1025,
-            "é" * 513,
+            "del\x7f",
+            "half \ud83d",
+            "x" * 256,
+            "é" * 128,
+            "x/" * 512 + "x",
         ):
             raised(Invalid, lambda key=key: store.get(key))  # type: ignore[misc]
             raised(Invalid, lambda key=key: store.put(key, b""))  # type: ignore[misc]
             raised(Invalid, lambda key=key: store.put(key, b"", if_absent=True))  # type: ignore[misc]
             raised(Invalid, lambda key=key: store.delete([key]))  # type: ignore[misc]
+
+    def test_a_prefix_that_no_key_can_have_is_refused(self, store: Store) -> None:
+        for prefix in ("/", "/absolute", "a//b", "../", "a/../b", "./", "a\\b", "line\nbreak", "half \ud83d"):
+            raised(Invalid, lambda prefix=prefix: list(store.list(prefix)))  # type: ignore[misc]
 
     # -- the one precondition ---
 

@@ -1,6 +1,8 @@
-"""`lake init|doctor|usage|maintain`."""
+"""`lake init|doctor|usage|maintain|copy`."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +11,9 @@ from lakeloop.infra.cli.output import say, show
 from lakeloop.infra.place import find_place
 from lakeloop.lakehouse.errors import Refused
 
+if TYPE_CHECKING:
+    from lakeloop.functions.copy_lake import Copied
+
 
 def register(app: typer.Typer) -> None:
     lake = typer.Typer(help="The bucket or folder that holds everything", no_args_is_help=True)
@@ -16,6 +21,7 @@ def register(app: typer.Typer) -> None:
     lake.command("doctor")(doctor)
     lake.command("usage")(usage)
     lake.command("maintain")(maintain)
+    lake.command("copy")(copy)
     app.add_typer(lake, name="lake", rich_help_panel="Lake")
 
 
@@ -79,3 +85,35 @@ def maintain(
         empty="nothing to do",
     )
     say(f"files of older versions stay for {RETENTION.days} days, and those that a run has pinned", quiet=quiet)
+
+
+def copy(
+    target: Annotated[str, typer.Argument(metavar="DEST", help="An empty folder, or s3://bucket/prefix")],
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Copy the whole lake to another place, while its writers go on. A copy that was stopped is gone on with by the
+    same command."""
+    from lakeloop.functions.copy_lake import copy_lake
+    from lakeloop.infra.progress import bars
+    from lakeloop.lakehouse.lake import open_lake
+
+    place = find_place(lake, env)
+    dest = open_lake(target)
+    say(f"copying {place.lake.url} to {dest.url}", quiet=quiet)
+    with bars(quiet=quiet) as shown:
+        row = shown.add_task("copying", total=None, note="")
+
+        def watch(done: Copied) -> None:
+            shown.update(row, completed=done.objects + done.there, note=f"{done.size / 2**20:,.1f} MiB  {done.part}")
+
+        done = copy_lake(place.lake, dest, progress=watch)
+        shown.update(row, total=done.objects + done.there, note=f"{done.size / 2**20:,.1f} MiB")
+    if done.finished_before:
+        say(f"{dest.url} is a whole copy of this lake already; nothing was written", quiet=quiet)
+    else:
+        before = f" ({done.there:,} of them by an earlier try)" if done.there else ""
+        total = f"{done.objects + done.there:,} objects{before}, {done.size / 2**20:,.1f} MiB, {done.tables} tables"
+        say(f"copied {total}", quiet=quiet)
+    say(f"next: lakeloop status --lake {dest.url}", quiet=quiet)

@@ -59,4 +59,4 @@ def _row(entry: Entry, data: bytes) -> tuple[object, ...]:
             f"the document {entry.key} cannot be read ({type(error).__name__})",
             todo="restore the object from a copy of the lake",
         ) from error
-    return (kind, doc_id, number, number - 1 or None, at, *told)
+    return (kind, doc_id, number, (number or 1) - 1 or None, at, *told)

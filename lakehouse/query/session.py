@@ -293,8 +293,8 @@ def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Pat
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )
-    options = next((place.options for place in places if place.options), {})
-    for extension in ("delta", "httpfs") if options else ("delta",) if places else ():
+    remote = next((place for place in places if place.options), None)
+    for extension in ("delta", "httpfs") if remote else ("delta",) if places else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -303,8 +303,10 @@ def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Pat
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    if options:
-        connection.execute(_secret(options))
+    if remote:
+        connection.execute(_secret(remote))
+        if "AWS_CA_BUNDLE" in remote.options:
+            connection.execute(f"set ca_cert_file = {literal(remote.options['AWS_CA_BUNDLE'])}")
     folders = [place.uri.rstrip("/") for place in places]
     if scratch:
         folders.append(str(scratch))
@@ -317,15 +319,17 @@ def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Pat
     return connection
 
 
-def _secret(options: Mapping[str, str]) -> str:
-    """A DuckDB secret with what delta-rs is given."""
+def _secret(location: Location) -> str:
+    """A DuckDB secret with what delta-rs is given, but for the address style: the two halves of DuckDB (httpfs and the
+    delta extension) build the address of a bucket at an endpoint alike only in path style."""
+    options = location.options
     parts = {"TYPE": "s3", "REGION": literal(options["AWS_REGION"])}
     if "AWS_ACCESS_KEY_ID" in options:
         parts |= {"KEY_ID": literal(options["AWS_ACCESS_KEY_ID"]), "SECRET": literal(options["AWS_SECRET_ACCESS_KEY"])}
     if "AWS_SESSION_TOKEN" in options:
         parts["SESSION_TOKEN"] = literal(options["AWS_SESSION_TOKEN"])
-    if "AWS_ENDPOINT_URL" in options:
-        scheme, _, host = options["AWS_ENDPOINT_URL"].partition("://")
+    if location.endpoint:
+        scheme, _, host = location.endpoint.partition("://")
         parts |= {
             "ENDPOINT": literal(host.rstrip("/")),
             "URL_STYLE": "'path'",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lakeloop.lakehouse.errors import AlreadyExists, Denied, Invalid, NotFound, Unavailable
-from lakeloop.lakehouse.keys import check_key
+from lakeloop.lakehouse.keys import check_key, check_prefix
 from lakeloop.lakehouse.store.port import Entry, Location
 
 TEMPORARY = ".tmp"
@@ -85,39 +85,45 @@ class FolderStore:
     ) -> Iterator[Entry]:
         if delimiter not in ("", "/"):
             raise Invalid(f"cannot list by the delimiter {delimiter!r}", todo="use '/'")
-        folder = prefix.rpartition("/")[0]
+        folder = check_prefix(prefix).rpartition("/")[0]
         found = self._walk(self.root / folder, f"{folder}/" if folder else "", prefix, after, delimiter, time.time())
         return islice(found, limit)
 
     def _walk(self, path: Path, base: str, prefix: str, after: str, delimiter: str, now: float) -> Iterator[Entry]:
         """Depth first, a folder sorted as its name with '/', which is the order of the whole keys."""
-        try:
-            entries = list(os.scandir(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise _translated(error, self.url) from error
-        named = (
-            (f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e) for e in entries if base or e.name != TEMPORARY
-        )
-        for key, entry in sorted(named, key=lambda pair: pair[0].encode()):
-            if not key.startswith(prefix) and not (key.endswith("/") and prefix.startswith(key)):
-                continue
-            if key.endswith("/"):
-                if delimiter and key.startswith(prefix) and key != prefix:
-                    if key.encode() > after.encode() and next(
-                        self._walk(Path(entry.path), key, key, "", "", now), None
-                    ):
-                        yield Entry(key, 0, 0.0)
-                elif not (after and key.encode() < after.encode() and not after.startswith(key)):
-                    yield from self._walk(Path(entry.path), key, prefix, after, delimiter, now)
-            elif key.encode() > after.encode():
+        entries = self._entries(path, base, prefix, after)
+        for key in sorted(entries):  # Python orders texts by code points, which is the order of their UTF-8 bytes
+            below = Path(entries[key].path)
+            if key.endswith("/") and delimiter and key != prefix:
+                if key > after and next(self._walk(below, key, key, "", "", now), None):
+                    yield Entry(key, 0, 0.0)
+            elif key.endswith("/"):
+                yield from self._walk(below, key, prefix, after, delimiter, now)
+            else:
                 try:
-                    status = entry.stat()
+                    status = entries[key].stat()
                 except FileNotFoundError:
                     continue
                 tag = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
                 yield Entry(key, status.st_size, max(0.0, now - status.st_mtime), tag)
+
+    def _entries(self, path: Path, base: str, prefix: str, after: str) -> dict[str, os.DirEntry[str]]:
+        """What lies in a folder, by key, but for what a list by `prefix` and `after` need not look at."""
+        begins = prefix[len(base) :]
+        try:
+            with os.scandir(path) as found:
+                entries = {f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}": e for e in found}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _translated(error, self.url) from error
+        if not base:
+            entries.pop(f"{TEMPORARY}/", None)
+        if begins:
+            entries = {key: e for key, e in entries.items() if key.startswith(prefix)}
+        if after:
+            entries = {k: e for k, e in entries.items() if k > after or (k.endswith("/") and after.startswith(k))}
+        return entries
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from lakeloop.lakehouse.errors import AlreadyExists, Invalid, NotFound
-from lakeloop.lakehouse.keys import check_key
+from lakeloop.lakehouse.keys import check_key, check_prefix
 from lakeloop.lakehouse.store.port import Entry, Location
 
 
@@ -39,6 +39,7 @@ class MemoryStore:
     def list(
         self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
     ) -> Iterator[Entry]:
+        check_prefix(prefix)
         with self._lock:
             objects = sorted(self._objects.items(), key=lambda item: item[0].encode())
         found: dict[str, Entry] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lakeloop.lakehouse.errors import Invalid
@@ -23,7 +24,11 @@ def open_store(url: str) -> Store:
     if scheme == "s3" and bucket:
         from lakeloop.lakehouse.store.s3 import S3Store
 
-        return S3Store(bucket, prefix)
+        store = S3Store(bucket, prefix)
+        if store.ca_bundle:
+            # delta-rs and DuckDB's delta extension take authorities from this variable only, whenever they connect.
+            os.environ.setdefault("SSL_CERT_FILE", store.ca_bundle)
+        return store
     raise Invalid(
         f"{url!r} is not a lake",
         todo="name a folder, or s3://bucket/prefix (any S3-compatible store, with AWS_ENDPOINT_URL)",

@@ -21,17 +21,32 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where the lake lies, for engines that read it by themselves (delta-rs, DuckDB)."""
+    """Where the lake lies, for engines that read it by themselves (delta-rs, DuckDB, pyarrow)."""
 
     uri: str
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """By the names that delta-rs has for them, which are those of the AWS variables: region, endpoint, address style,
+    credentials, CA bundle. In virtual style the endpoint has the bucket's name in front, as delta-rs wants it."""
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint without the bucket's name, or empty for the one that every engine knows by the region."""
+        endpoint = self.options.get("AWS_ENDPOINT_URL", "")
+        if self.virtual:
+            bucket = self.uri.partition("://")[2].partition("/")[0]
+            return endpoint.replace(f"://{bucket}.", "://", 1)
+        return endpoint
+
+    @property
+    def virtual(self) -> bool:
+        return "AWS_VIRTUAL_HOSTED_STYLE_REQUEST" in self.options
 
 
 class Store(Protocol):
     """Objects under keys. Every adapter passes `lakehouse.testing.StoreContract`.
 
     Errors: NotFound, AlreadyExists, Unknown (the answer to a conditional put was lost and the key is now taken),
-    Denied, Unavailable (after bounded retries).
+    Denied, Unavailable (after bounded retries; its kind NoAnswer when the request was sent and may take effect).
     """
 
     @property

@@ -8,6 +8,7 @@ was written, so it is simply tried again.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,24 +16,44 @@ from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
+    ChecksumError,
     ClientError,
-    EndpointConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from lakeloop.lakehouse.errors import AlreadyExists, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
-from lakeloop.lakehouse.keys import check_key
+from lakeloop.lakehouse.errors import (
+    AlreadyExists,
+    Denied,
+    Invalid,
+    LakeloopError,
+    NoAnswer,
+    NotFound,
+    Unavailable,
+    Unknown,
+)
+from lakeloop.lakehouse.keys import check_key, check_prefix
 from lakeloop.lakehouse.store.port import Entry, Location
 
 T = TypeVar("T")
 ENDPOINT_TODO = "check AWS_ENDPOINT_URL and that the server runs, then try again"
+DOCTOR_TODO = "use a store that honours If-None-Match; `lakeloop lake doctor` tells"
+TRUST_TODO = "name the file of the authority that signed its certificate in AWS_CA_BUNDLE"
+BUSY = ("InternalError", "ServiceUnavailable", "SlowDown")
+AWS_OWN = re.compile(r"https://s3(-fips)?(\.dualstack)?(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
+"""The addresses that every engine knows by the region alone."""
 
 
 def default_retrying() -> Retrying:
@@ -56,28 +77,35 @@ class S3Store:
         self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
         self._retrying = retrying or default_retrying()
         try:
-            self._session = boto3.Session()
-            self._client = client or self._session.client("s3", config=_config())
+            core = botocore.session.get_session()
+            self._session = boto3.Session(botocore_session=core)
+            self._client = client or self._session.client("s3", config=_config(core))
         except (BotoCoreError, ValueError) as error:
             raise _translated_setup(error, self.url) from error
+        self.ca_bundle: str = core.get_config_variable("ca_bundle") or ""
+        """A file with the authorities to trust in place of the usual ones, by AWS_CA_BUNDLE or the profile."""
+        if self.ca_bundle and not os.path.isfile(self.ca_bundle):
+            raise Invalid(
+                f"there is no CA bundle {self.ca_bundle}", where=self.url, todo="check AWS_CA_BUNDLE and the profile"
+            )
 
     def location(self) -> Location:
+        meta = self._client.meta
+        options = {"AWS_REGION": meta.region_name or "us-east-1"}
+        if (meta.config.s3 or {}).get("addressing_style") == "virtual":
+            options["AWS_VIRTUAL_HOSTED_STYLE_REQUEST"] = "true"
+        if not AWS_OWN.fullmatch(meta.endpoint_url):
+            scheme, _, host = meta.endpoint_url.partition("://")
+            bucket = f"{self.bucket}." if "AWS_VIRTUAL_HOSTED_STYLE_REQUEST" in options else ""
+            options["AWS_ENDPOINT_URL"] = f"{scheme}://{bucket}{host}"
+            options["AWS_ALLOW_HTTP"] = str(scheme == "http").lower()
+        if self.ca_bundle:
+            options["AWS_CA_BUNDLE"] = self.ca_bundle
         found = self._session.get_credentials()
         credentials = found.get_frozen_credentials() if found else None
-        endpoint = self._client.meta.endpoint_url
-        options = {"AWS_REGION": self._client.meta.region_name or "us-east-1"}
-        if (
-            os.environ.get("AWS_ENDPOINT_URL")
-            or os.environ.get("AWS_ENDPOINT_URL_S3")
-            or "amazonaws.com" not in endpoint
-        ):
-            options["AWS_ENDPOINT_URL"] = endpoint
-            options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
         if credentials:
-            options["AWS_ACCESS_KEY_ID"], options["AWS_SECRET_ACCESS_KEY"] = (
-                credentials.access_key,
-                credentials.secret_key,
-            )
+            options["AWS_ACCESS_KEY_ID"] = credentials.access_key
+            options["AWS_SECRET_ACCESS_KEY"] = credentials.secret_key
             if credentials.token:
                 options["AWS_SESSION_TOKEN"] = credentials.token
         return Location(self.url, options)
@@ -102,7 +130,7 @@ class S3Store:
 
     def put(self, key: str, body: bytes | BinaryIO, *, if_absent: bool = False) -> None:
         extra = {"IfNoneMatch": "*"} if if_absent else {}
-        doubtful = False
+        name, doubtful = self.prefix + check_key(key), False
 
         def call() -> None:
             nonlocal doubtful
@@ -110,14 +138,18 @@ class S3Store:
                 body.seek(0)
             try:
                 self._translate(
-                    lambda: self._client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + check_key(key), Body=body, **extra
-                    ),
+                    lambda: self._client.put_object(Bucket=self.bucket, Key=name, Body=body, **extra),
                     key,
                 )
-            except Unavailable:
+            except NoAnswer:
                 doubtful = True
                 raise
+            except _NotKnown as error:
+                raise Invalid(
+                    "the store does not know conditional writes (501)" if if_absent else error.what,
+                    where=self.url,
+                    todo=DOCTOR_TODO,
+                ) from error
             except AlreadyExists:
                 if doubtful:
                     raise Unknown(
@@ -127,11 +159,19 @@ class S3Store:
                     ) from None
                 raise
 
-        self._retrying.copy()(call)
+        try:
+            self._retrying.copy()(call)
+        except NoAnswer:
+            raise
+        except Unavailable as error:
+            if not doubtful:
+                raise
+            raise NoAnswer(error.what, where=error.where, todo=error.todo) from error
 
     def list(
         self, prefix: str = "", *, after: str = "", limit: int | None = None, delimiter: str = ""
     ) -> Iterator[Entry]:
+        check_prefix(prefix)
         token: dict[str, str] = {"StartAfter": self.prefix + after} if after else {}
         left = limit
         while left is None or left > 0:
@@ -166,13 +206,19 @@ class S3Store:
         for at in range(0, len(names), 1000):
             part = names[at : at + 1000]
             asked = {"Objects": part, "Quiet": True}
-            answer = self._try(partial(self._client.delete_objects, Bucket=self.bucket, Delete=asked), "")
-            for error in answer.get("Errors", []):
-                raise Denied(
-                    f"{error.get('Code')}: {error.get('Key')} was not deleted",
-                    where=self.url,
-                    todo="check this role's s3:DeleteObject",
-                )
+            try:
+                self._try(partial(self._delete_some, asked), "")
+            except _NotKnown:
+                for one in part:
+                    self._try(partial(self._client.delete_object, Bucket=self.bucket, **one), one["Key"])
+
+    def _delete_some(self, asked: dict[str, Any]) -> None:
+        """DeleteObjects answers 200 and lists what it did not delete."""
+        for error in self._client.delete_objects(Bucket=self.bucket, Delete=asked).get("Errors", []):
+            code, key = error.get("Code", ""), error.get("Key", "")
+            if code in BUSY:
+                raise Unavailable(f"{code}: {key} was not deleted", where=self.url, todo="try again")
+            raise Denied(f"{code}: {key} was not deleted", where=self.url, todo="check this role's s3:DeleteObject")
 
     def _try(self, call: Callable[[], T], key: str) -> T:
         return self._retrying.copy()(lambda: self._translate(call, key))
@@ -188,9 +234,20 @@ class S3Store:
                 where=self.url,
                 todo="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
             ) from error
-        except (EndpointConnectionError, HTTPClientError) as error:
+        except NoConnection as error:
+            trust = isinstance(error, SSLError)
             raise Unavailable(
+                f"no {'trust in' if trust else 'connection to'} {self._client.meta.endpoint_url}",
+                where=self.url,
+                todo=TRUST_TODO if trust else ENDPOINT_TODO,
+            ) from error
+        except (HTTPClientError, IncompleteReadError, ChecksumError, FlexibleChecksumError) as error:
+            raise NoAnswer(
                 f"no answer from {self._client.meta.endpoint_url}", where=self.url, todo=ENDPOINT_TODO
+            ) from error
+        except ParamValidationError as error:
+            raise Invalid(
+                f"the request cannot be made: {_last_line(error)}", where=self.url, todo="check the bucket's name"
             ) from error
         except BotoCoreError as error:
             raise Unavailable(f"the request failed: {error}", where=self.url, todo=ENDPOINT_TODO) from error
@@ -200,11 +257,30 @@ class _NothingWritten(Unavailable):
     """409 to a racing conditional put: no doubt, only try again."""
 
 
-def _config() -> Config:
-    path_style = {"addressing_style": os.environ.get("AWS_S3_ADDRESSING_STYLE", "auto")}
+class _NotKnown(Invalid):
+    """501, or 405: the store does not know this kind of request."""
+
+
+def _config(session: botocore.session.Session) -> Config:
+    """Ours only where the standard variables and profiles have no say: what is given here would win over them.
+
+    boto3's own checksums come as trailers of a chunked body, which many stores do not know; without them the signature
+    covers the body's SHA-256, which every store checks.
+    """
+    style, sums = os.environ.get("AWS_S3_ADDRESSING_STYLE"), "request_checksum_calculation"
+    chosen = os.environ.get(f"AWS_{sums.upper()}") or session.get_scoped_config().get(sums)
     return Config(
-        retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=60, s3=path_style, max_pool_connections=32
+        retries={"total_max_attempts": 1},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=32,
+        s3={"addressing_style": style} if style else None,
+        request_checksum_calculation=None if chosen else "when_required",
     )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1].strip()
 
 
 def _code(error: ClientError) -> str:
@@ -233,13 +309,11 @@ def _translated(error: ClientError, key: str, store: S3Store) -> LakeloopError:
             where=where,
             todo="check the credentials and this role's policy",
         )
-    if status == 501:
-        return Invalid(
-            "the store does not know conditional writes (501)",
-            where=where,
-            todo="use a store that honours If-None-Match; `lakeloop lake doctor` tells",
-        )
-    if status >= 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
+    if status in (405, 501):
+        return _NotKnown(f"the store does not know this request ({status} {code})", where=where, todo=DOCTOR_TODO)
+    if status in (500, 502, 504):  # it may have got through all the same
+        return NoAnswer(f"the store answered {status} {code}", where=where, todo="try again")
+    if status > 500 or status == 429 or code in ("SlowDown", "RequestTimeout"):
         return Unavailable(f"the store answered {status} {code}", where=where, todo="try again")
     return Invalid(
         f"the store answered {status} {code}: {error.response.get('Error', {}).get('Message', '')}",

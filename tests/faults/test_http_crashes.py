@@ -92,7 +92,8 @@ def complete(bucket: str, proxy: Proxy, prepare: object, expected: list[int]) ->
 SHOP = parse_project(
     {
         "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
-        "sources/sales.toml": 'owner = "crm"\ntimeless = true\nread = { kind = "landing" }\n[columns]\nid = "int64"\nprice = "float64"\n',
+        "sources/sales.toml": 'owner = "crm"\ntimeless = true\nread = { kind = "landing" }\n'
+        '[columns]\nid = "int64"\nprice = "float64"\n',
     }
 )
 SALES = b"id,price\n1,1.5\n2,dear\n3,2.5\n4\n"

@@ -272,7 +272,7 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(run: Run) -> None:
         AWS_SECRET_ACCESS_KEY="secret-x",
     )
     assert store.code == 4
-    assert f"no answer from {url}" in store.err
+    assert f"no connection to {url}" in store.err
     assert "secret-x" not in store.err
     server = run("predict", "churn", "--url", url, "--row", "{}")
     assert server.code == 4

@@ -367,7 +367,8 @@ def test_a_version_that_never_was_is_not_found(folder_lake: Lake, log: Path) -> 
 
 
 def two_sources() -> Project:
-    source = 'owner = "crm"\ntimeless = true\nkey = ["id"]\nread = { kind = "landing" }\n[columns]\nid = "int64"\nx = "string?"\n'
+    head = 'owner = "crm"\ntimeless = true\nkey = ["id"]\nread = { kind = "landing" }\n'
+    source = f'{head}[columns]\nid = "int64"\nx = "string?"\n'
     files = {f"sources/{name}.toml": source for name in ("others", "things")}
     return parse_project({"lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n', **files})
 
