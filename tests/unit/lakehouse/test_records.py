@@ -157,14 +157,14 @@ def test_every_kind_of_key_is_a_key() -> None:
         keys.table("p/t"),
         keys.segment("j", "s"),
         keys.artifact("k", "o", "f" * 64),
-        keys.raw("p", "s", at, "f.csv"),
+        keys.raw("p", "s", at, "m" * 16, "f.csv"),
         keys.online("p", "v", "1", "f" * 64),
         keys.open_run("r"),
         keys.event("landed", "p_s"),
         keys.landing("p", "s") + "f.csv",
     ]
     assert [keys.check_key(key) for key in made] == made
-    assert keys.raw("p", "s", at, "f.csv") == "raw/p/s/2026-01-02/f.csv"
+    assert keys.raw("p", "s", at, "m1", "f.csv") == "raw/p/s/2026-01-02/m1/f.csv"
 
 
 @pytest.mark.parametrize("name", ["", "1a", "A", "a-b", "a.b", "ä", "a b", "_a", "a\n"])
