@@ -9,6 +9,7 @@ the table, and leaves out what the table holds.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import keys
+from lakeloop.lakehouse import forgetting, keys
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, NotFound, Unknown
 from lakeloop.lakehouse.store import Entry, Store
 from lakeloop.lakehouse.tables import Table, Tables, fitted, misfit, stored, stored_schema
@@ -85,7 +86,10 @@ class Journal:
             table = self._tables.open(self.table_name)
             held = table.column(SEGMENT, names) if table else set()
             try:
-                return Snapshot(table, self._read_segments([name for name in names if name not in held], table))
+                pending = self._read_segments([name for name in names if name not in held], table)
+                if pending is not None:
+                    pending = self._remembered(pending, forgetting.load(self._store))
+                return Snapshot(table, pending)
             except NotFound:  # folded and deleted since the LIST: once more
                 continue
         raise Conflict(f"the journal {self.name} is folded faster than it can be read", todo="try again")
@@ -131,10 +135,25 @@ class Journal:
             if table is None and target.version:
                 # Another made it meanwhile, and may have folded: the next fold looks anew.
                 return 0
-            target.append(rows)
+            tombstones = forgetting.load(self._store)  # after the table was opened: a later one meets our commit
+            kept = self._remembered(rows, tombstones)
+            if kept.num_rows:
+                target.append(kept)
         except Conflict:
             return 0
-        return int(rows.num_rows)
+        if kept.num_rows < rows.num_rows:
+            self._delete_forgotten(rows, kept)
+        return int(kept.num_rows)
+
+    def _remembered(self, rows: pa.Table, tombstones: forgetting.Tombstones) -> pa.Table:
+        """The rows without those of forgotten entities."""
+        model = self.name.removeprefix("predictions.")
+        return tombstones.drop(rows, model=model, json_columns=forgetting.JSON_ROWS.get(self.name, ()))
+
+    def _delete_forgotten(self, rows: pa.Table, kept: pa.Table) -> None:
+        """Segments that held forgotten rows go at once; a reader that misses one lists again."""
+        before, after = (Counter(one.column(SEGMENT).to_pylist()) for one in (rows, kept))
+        self._store.delete(keys.segment(self.name, name) for name in before if after[name] < before[name])
 
     def _read_segments(self, names: Sequence[str], table: Table | None, *, quarantine: bool = False) -> pa.Table | None:
         """Rows of all segments that can be read and whose types agree with the table's and with those before them; a

@@ -11,6 +11,7 @@ LAST_REVISION = 99_999_999
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 FORMAT = "_lake/format.json"
+FORGET_KEY = "_lake/forget.key"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from queue import Full, Queue
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 from deltalake import (
@@ -28,10 +28,14 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.store import Location
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 APP = "lakeloop"
 AHEAD = 4
@@ -126,6 +130,24 @@ class Table:
             lambda marks: self._delta.delete(where, commit_properties=marks, post_commithook_properties=NO_HOOKS), facts
         )
         return int(found["num_deleted_rows"] or 0)
+
+    def replace(self, column: str, text: str, by: str, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit in which this text of a column is another. Returns in how many rows. Conflict as in `remove`."""
+        where, value = f"{_identifier(column)} = {_literal(text)}", _literal(by)
+
+        def call(marks: CommitProperties) -> Any:
+            return self._delta.update(
+                updates={_identifier(column): value},
+                predicate=where,
+                commit_properties=marks,
+                post_commithook_properties=NO_HOOKS,
+            )
+
+        return int(self._commit(call, facts)["num_updated_rows"] or 0)
+
+    def fence(self, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit without rows: whoever computed from an older handle is refused. Returns the version."""
+        return self._write(self.schema.empty_table(), "append", "merge", facts)
 
     def column(self, name: str, values: Iterable[str]) -> set[str]:
         """Those of `values` that stand in this string column; only files whose statistics admit one are read."""
@@ -315,6 +337,12 @@ class Tables:
             raise NotFound(f"{name} was not there yet at {at:%Y-%m-%d %H:%M:%S}Z", todo="name a later moment")
         return Table(name, delta)
 
+    def folder(self, name: str) -> FileSystem:
+        """A table's folder, to read files of it that no version names."""
+        from pyarrow.fs import PyFileSystem
+
+        return PyFileSystem(DeltaStorageHandler(self.uri(name), dict(self._location.options)))
+
     def open_or_create(self, name: str, schema: pa.Schema) -> Table:
         """The newest version; an empty table with this schema is made when there is none. Losing that race is no
         error."""
@@ -438,6 +466,14 @@ def _unreadable(name: str, error: Exception) -> LakeloopError:
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",
     )
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _brief(error: Exception) -> str:
