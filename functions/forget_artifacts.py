@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from lakeloop.lakehouse import registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import NotFound
+from lakeloop.lakehouse.scoring.signature import Signature
 
 TASKS = "tasks"
 PARQUET, ZIP, GZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b"
@@ -38,7 +40,7 @@ def forget_artifacts(subject: Subject) -> Iterator[Held]:
         if data.startswith(PARQUET):
             yield from _forget_rows(subject, named, entry.key, data)
         elif _holds(subject, data):
-            yield from _forget_bytes(subject, named, entry.key)
+            yield from _forget_bytes(subject, named, entry.key, data)
 
 
 class _Named:
@@ -84,12 +86,28 @@ def _forget_rows(subject: Subject, named: _Named, key: str, data: bytes) -> Iter
         return
     if not subject.dry:
         runs.mark_redacted(subject.lake, run, subject.id, gone)
-        owner_kind, owner = key.split("/")[1:3]
-        new = subject.lake.artifacts.put(owner_kind, owner, "", kept)
-        for kind, doc in named.by(key):
-            _rename(subject, kind, doc, key, new)
-        subject.lake.store.delete([key])
+        _take_place(subject, named, key, kept)
     yield Held("artifact of a run", key, gone, f"run {run}" if run else "")
+
+
+def _without_example(data: bytes) -> bytes:
+    """A signature without its example, which a replica then does not ask before it answers; empty for other files."""
+    try:
+        record = json.loads(data)
+    except (ValueError, UnicodeDecodeError):
+        return b""
+    if not isinstance(record, dict) or not {"inputs", "example"} <= set(record):
+        return b""
+    return Signature.from_json({**record, "example": {}}).to_bytes()
+
+
+def _take_place(subject: Subject, named: _Named, key: str, data: bytes) -> None:
+    """Other bytes in the place of an artifact's, under their own hash."""
+    owner_kind, owner = key.split("/")[1:3]
+    new = subject.lake.artifacts.put(owner_kind, owner, "", data)
+    for kind, doc in named.by(key):
+        _rename(subject, kind, doc, key, new)
+    subject.lake.store.delete([key])
 
 
 def _rename(subject: Subject, kind: str, doc: str, key: str, new: Artifact) -> None:
@@ -106,8 +124,14 @@ def _rename(subject: Subject, kind: str, doc: str, key: str, new: Artifact) -> N
             continue
 
 
-def _forget_bytes(subject: Subject, named: _Named, key: str) -> Iterator[Held]:
+def _forget_bytes(subject: Subject, named: _Named, key: str, data: bytes) -> Iterator[Held]:
     """Not a table: a model's own files stay, and are named; what only a run's tasks need goes, and is made anew."""
+    other = _without_example(data)
+    if other and not subject.trace.in_bytes(other):
+        if not subject.dry:
+            _take_place(subject, named, key, other)
+        yield Held("example of a signature", key, 1)
+        return
     models = [doc for kind, doc in named.by(key) if kind == registry.KIND]
     if models:
         names = {_name(subject.lake.documents.get(registry.KIND, doc), key) for doc in models}

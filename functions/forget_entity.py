@@ -61,7 +61,7 @@ def forget_entity(
     check_columns(lake, entity)
     key = forgetting.secret(lake.store)
     subject = _subject(lake, entity, Tombstones(key))
-    tombstone = _bury(subject, why)
+    tombstone = _bury(subject, str(subject.trace.blotted(why)))
     subject = replace(
         _subject(lake, entity, Tombstones(key), tombstone.body["ids"]),
         dry=False,
@@ -92,9 +92,7 @@ def check_columns(lake: Lake, entity: Entity) -> None:
             raise Invalid(f"no table has a column {name!r}", where=lake.url, todo=todo)
 
 
-def _subject(
-    lake: Lake, entity: Entity, key: Tombstones, ids: Mapping[str, list[str]] | None = None
-) -> Subject:
+def _subject(lake: Lake, entity: Entity, key: Tombstones, ids: Mapping[str, list[str]] | None = None) -> Subject:
     alone = forgetting.only(key.key, entity, ids or {})
     subject = Subject(lake, entity, alone, dry=True)
     if ids is not None:

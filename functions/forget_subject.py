@@ -100,7 +100,9 @@ def _pattern(name: str, text: str) -> re.Pattern[str]:
     told = len(text) >= SHORT and re.search(r"[^\W\d_]", text)
     if told:
         return re.compile(rf"(?P<before>)(?<![A-Za-z0-9])(?:{forms})(?![A-Za-z0-9])")
-    return re.compile(rf"(?P<before>(?<![A-Za-z0-9_]){re.escape(name)}[^A-Za-z0-9_\-]{{1,6}})(?:{forms})(?![A-Za-z0-9_.])")
+    return re.compile(
+        rf"(?P<before>(?<![A-Za-z0-9_]){re.escape(name)}[^A-Za-z0-9_\-]{{1,6}})(?:{forms})(?![A-Za-z0-9_.])"
+    )
 
 
 def total(found: Iterator[Held] | list[Held]) -> int:

@@ -216,7 +216,7 @@ def _delete_files(rows: _Rows, name: str, held: Mapping[str, int]) -> None:
 
 
 def _rewritten(rows: _Rows, name: str, path: str) -> DataFile | None:
-    """A file beside another, without the rows; None when none are left. Its name says which, so that it may be repeated."""
+    """A file beside another, without the rows; None when none are left. Its name follows from both, at every try."""
     lake = rows.subject.lake
     whole = ds.ParquetFileFormat().make_fragment(path, lake.tables.folder(name)).to_table()
     mask = rows.mask(whole)

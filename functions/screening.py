@@ -198,9 +198,8 @@ def _packed(name: str, original: Path, kept: Path, folder: Path) -> Path:
     if name.endswith(".zip"):
         with zipfile.ZipFile(original) as archive:
             member = next(one for one in archive.infolist() if not one.is_dir() and not _of_mac(one.filename))
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive, open(kept, "rb") as file:
-            with archive.open(zipfile.ZipInfo(member.filename), "w") as out_member:
-                shutil.copyfileobj(file, out_member)
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(kept, member.filename)
         return packed
     return kept
 

@@ -184,9 +184,7 @@ class Tombstones:
                 found = _either(found, pc.fill_null(hit, False))
         return found
 
-    def _tells(
-        self, columns: Sequence[str], values: Sequence[Any], wanted: frozenset[str], read: Read | None
-    ) -> bool:
+    def _tells(self, columns: Sequence[str], values: Sequence[Any], wanted: frozenset[str], read: Read | None) -> bool:
         forms = [_forms(name, value, read) for name, value in zip(columns, values, strict=True)]
         return any(self.of(dict(zip(columns, one, strict=True))) in wanted for one in product(*forms))
 
