@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import and_
 from typing import Any
 
@@ -77,14 +77,13 @@ class _Rows:
 
     def count(self, folder: FileSystem, path: str) -> int:
         """Rows of the entity in one file; only its footer is read where its statistics say that there are none."""
-        fragment = ds.ParquetFileFormat().make_fragment(path, folder)
         try:
-            schema = fragment.physical_schema
-            if not self.by_value:
-                equal = _equal(self.subject, schema)
-                return 0 if equal is None else int(fragment.count_rows(filter=equal))
-            mask = self.mask(fragment.to_table(columns=self.needed(schema)))
-            return 0 if mask is None else int(pc.sum(mask).as_py() or 0)
+            file = _File(path, folder)
+            if self.by_value:
+                mask = self.mask(file.rows(self.needed(file.schema)))
+                return 0 if mask is None else int(pc.sum(mask).as_py() or 0)
+            values = self.subject.entity.scalars(file.schema)
+            return file.count(values) if values else 0
         except FileNotFoundError:
             return 0
 
@@ -117,6 +116,35 @@ class _Rows:
         if name not in rows.column_names:
             return []
         return [one for one in _distinct(rows, name) if self.subject.trace.in_text(one)]
+
+
+class _File:
+    """One Parquet file of a table's folder, in stored types."""
+
+    def __init__(self, path: str, folder: FileSystem) -> None:
+        self._fragment = ds.ParquetFileFormat().make_fragment(path, folder)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """delta-rs writes views of strings where it removes rows; Arrow can read them and not compare them."""
+        return pa.schema([field.with_type(_plain(field.type)) for field in self._fragment.physical_schema])
+
+    def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
+        return self._fragment.to_table(self.schema, columns=list(columns) if columns is not None else None)
+
+    def count(self, values: Mapping[str, pa.Scalar]) -> int:
+        """How many rows have these values."""
+        if self.schema == self._fragment.physical_schema:
+            return int(self._fragment.count_rows(filter=reduce(and_, (ds.field(n) == v for n, v in values.items()))))
+        rows = self.rows(list(values))
+        same = reduce(pc.and_, (pc.equal(rows.column(name), value) for name, value in values.items()))
+        return int(pc.sum(same).as_py() or 0)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return pa.string() if pa.types.is_string_view(kind) or pa.types.is_large_string(kind) else kind
 
 
 def _rows_of(subject: Subject, name: str) -> _Rows:
@@ -185,9 +213,9 @@ def _remove_from(rows: _Rows, table: Table) -> int:
     folder = subject.lake.tables.folder(table.name)
     needed, journal = rows.needed(table.schema), table.name.removeprefix(OWN)
     for path in [file.path for file in table.data_files()]:
-        found = ds.ParquetFileFormat().make_fragment(path, folder)
-        columns = [name for name in needed if name in found.physical_schema.names]
-        for name, texts in rows.hits(found.to_table(columns=columns)).items():
+        file = _File(path, folder)
+        found = file.rows([name for name in needed if name in file.schema.names])
+        for name, texts in rows.hits(found).items():
             if name in rows.texts and journal not in REMOVED:
                 done += sum(table.replace(name, one, str(subject.trace.blotted(one)), facts=facts) for one in texts)
                 continue
@@ -218,7 +246,7 @@ def _delete_files(rows: _Rows, name: str, held: Mapping[str, int]) -> None:
 def _rewritten(rows: _Rows, name: str, path: str) -> DataFile | None:
     """A file beside another, without the rows; None when none are left. Its name follows from both, at every try."""
     lake = rows.subject.lake
-    whole = ds.ParquetFileFormat().make_fragment(path, lake.tables.folder(name)).to_table()
+    whole = _File(path, lake.tables.folder(name)).rows()
     mask = rows.mask(whole)
     kept = whole if mask is None else whole.filter(pc.invert(mask))
     if not kept.num_rows:
@@ -332,11 +360,6 @@ def _fold_all(subject: Subject, journal: str) -> None:
 
 
 # -- conditions ---
-
-
-def _equal(subject: Subject, schema: pa.Schema) -> ds.Expression | None:
-    values = subject.entity.scalars(schema)
-    return reduce(and_, (ds.field(name) == value for name, value in values.items())) if values else None
 
 
 def _condition(subject: Subject, schema: pa.Schema) -> str:

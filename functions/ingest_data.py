@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from lakeloop.functions.decoding import check_declared, open_file
 from lakeloop.functions.judging import Judged
-from lakeloop.functions.screening import Screened, format_of, screen
+from lakeloop.functions.screening import Screened, format_of, screen, unreadable_tells
 from lakeloop.functions.spooling import Spooled, plain_name, same_bytes, spool, unpacked
 from lakeloop.lakehouse import forgetting, keys
 from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, NotFound, Refused
@@ -274,7 +274,10 @@ def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:
 def _set_aside(landing: _Landing, problem: str) -> Ingested:
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     lake, source = landing.lake, landing.source
-    _keep(landing, keys.quarantined_file(landing.project.name, source.name, f"{landing.mark}/{landing.file}"))
+    if unreadable_tells(landing.file, landing.screened.path, landing.scratch, landing.tombstones):
+        problem += "; it holds a forgotten value, and was deleted"
+    else:
+        _keep(landing, keys.quarantined_file(landing.project.name, source.name, f"{landing.mark}/{landing.file}"))
     fact = {**landing.common(lake.clock()), "reason": f"file: {problem}"}
     lake.record("quarantine", [fact], f"{landing.segment}-file")
     _clear(landing)

@@ -79,6 +79,19 @@ def screen(name: str, path: Path, scratch: Path, form: Format, tombstones: Tombs
     return Screened(_packed(name, path, kept, folder), gone, not left) if gone else Screened(path)
 
 
+def unreadable_tells(name: str, path: Path, scratch: Path, tombstones: Tombstones) -> bool:
+    """Whether a file that cannot be read has a forgotten value among its words, packed or not."""
+    if not tombstones:
+        return False
+    if tombstones.tell_words(path.read_bytes().decode("utf-8", "replace")):
+        return True
+    try:
+        plain = unpacked(name, path, scratch)
+    except Invalid:
+        return False
+    return plain != path and tombstones.tell_words(plain.read_bytes().decode("utf-8", "replace"))
+
+
 def screen_parquet(data: bytes, tombstones: Tombstones, *, model: str = "") -> tuple[bytes, int]:
     """The same of Parquet bytes in memory, whose columns have their stored types."""
     rows = pq.read_table(pa.BufferReader(data))

@@ -156,6 +156,12 @@ class Tombstones:
                 return True
         return False
 
+    def tell_words(self, text: str) -> bool:
+        """Whether a word of a text that is no row is the value of a forgotten entity of one column."""
+        words = set(WORD.findall(text))
+        single = [(columns[0], wanted) for columns, wanted in self.marks.items() if len(columns) == 1]
+        return any(self.of({name: word}) in wanted for name, wanted in single for word in words)
+
     def of(self, values: Mapping[str, str]) -> str:
         """The id of an entity."""
         return self._hash(json.dumps(sorted(values.items())))

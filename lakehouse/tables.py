@@ -156,8 +156,17 @@ class Table:
             return set()
         import pyarrow.dataset as ds
 
-        found = self._delta.to_pyarrow_dataset().to_table(columns=[name], filter=ds.field(name).isin(wanted))
-        return set(found.column(name).unique().to_pylist())
+        dataset, condition = self._delta.to_pyarrow_dataset(), ds.field(name).isin(wanted)
+        try:
+            found = dataset.to_table(columns=[name], filter=condition)
+            return set(found.column(name).unique().to_pylist())
+        except pa.ArrowNotImplementedError:
+            # What delta-rs writes for `remove` are views of strings, which Arrow reads and cannot compare.
+            return {
+                value
+                for fragment in dataset.get_fragments(filter=condition)
+                for value in fragment.to_table(dataset.schema, columns=[name]).column(name).unique().to_pylist()
+            } & set(wanted.to_pylist())
 
     def newest(self, column: str) -> datetime | None:
         """The greatest value of a column of times, by the statistics of the files; None where there is none."""
