@@ -68,8 +68,10 @@ class Trace:
         return all(pattern.search(data) for pattern in self._bytes)
 
     def may_begin(self, text: str) -> bool:
-        """Whether a text that may be cut off holds the beginning of a value."""
-        return any(begin in text for begin in self._begins)
+        """Whether a text that may be cut off holds the beginning of a value; a short one is not cut."""
+        return self.in_text(text) or any(
+            begin in text if len(begin) == BEGINNING else begin == text for begin in self._begins
+        )
 
     def is_value(self, name: str, value: Any) -> bool:
         return name in self._values and text_of(value) == self._values[name]

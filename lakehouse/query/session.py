@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,6 +49,7 @@ class Query:
     sql: str
 
 
+GONE = re.compile(r"tables/.*\.parquet.*(No such file|404)|(No such file|404).*tables/.*\.parquet")
 Relation: TypeAlias = Stored | Files | Query | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
@@ -289,6 +291,12 @@ def translated(error: Exception, where: str) -> LakeloopError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = lines[0] if lines else type(error).__name__
     hint = next((line for line in lines[1:] if line.startswith(("Did you mean", "Candidate"))), "")
+    if isinstance(error, duckdb.HTTPException | duckdb.IOException) and GONE.search(what):
+        return Unavailable(
+            "a file of this version is gone: vacuum deleted it, or rows in it were forgotten",
+            where=where,
+            todo="try again, or read a newer version",
+        )
     if isinstance(error, duckdb.HTTPException | duckdb.IOException):
         return Unavailable(what, where=where, todo="check the store, then try again")
     if isinstance(error, duckdb.OutOfMemoryException):
