@@ -38,10 +38,13 @@ def project_files(kind: str) -> dict[str, str]:
     """A shop whose customers have ids of this type."""
     return {
         "lakeloop.toml": 'name = "shop"\nowner = "me"\n',
-        "sources/orders.toml": SOURCE.format("csv") + f'order_id = "string"\ncustomer_id = "{kind}"\nseen = "timestamp"\n'
+        "sources/orders.toml": SOURCE.format("csv")
+        + f'order_id = "string"\ncustomer_id = "{kind}"\nseen = "timestamp"\n'
         'price = { type = "float64", range = [0, 1000] }\n',
-        "sources/clicks.toml": SOURCE.format("jsonl") + f'customer_id = "{kind}"\nseen = "timestamp"\npage = "string"\n',
-        "sources/profiles.toml": SOURCE.format("parquet") + f'customer_id = "{kind}"\nseen = "timestamp"\nplan = "string"\n',
+        "sources/clicks.toml": SOURCE.format("jsonl")
+        + f'customer_id = "{kind}"\nseen = "timestamp"\npage = "string"\n',
+        "sources/profiles.toml": SOURCE.format("parquet")
+        + f'customer_id = "{kind}"\nseen = "timestamp"\nplan = "string"\n',
         "features/spend.sql": SPEND,
         "models/buys.toml": 'problem = "binary"\nlearner = "sklearn"\n[inputs]\nfeatures = ["spend.price"]\n'
         f'[inputs.request]\nasked = "float32"\ncustomer_id = "{kind}"\n'

@@ -3,23 +3,35 @@ back."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from lakeloop.functions.build_features import build_features
 from lakeloop.functions.forget_entity import find_entity, forget_entity
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.maintain_lake import maintain_lake, maintain_table, table_names
-from lakeloop.lakehouse import endpoints, pins, registry, runs
-from lakeloop.lakehouse.errors import LakeloopError
+from lakeloop.infra.cli.app import app
+from lakeloop.lakehouse import applied, endpoints, pins, registry, runs
+from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.lakehouse.features.online import open_snapshot
+from lakeloop.lakehouse.features.training_set import training_table
 from lakeloop.lakehouse.forgetting import Entity
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.session import Files, Session
-from tests.functional.forgetting import START, DAY, World, tellers
+from lakeloop.lakehouse.scoring.loading import SIGNATURE
+from lakeloop.lakehouse.scoring.signature import Input, Signature
+from lakeloop.ray_jobs.dag import TaskEvent, run_tasks
+from lakeloop.ray_jobs.training import _Steps
+from tests.functional.forgetting import AS_OF, DAY, START, World, tellers
 
+VALUE = "cust-7f3a9c-SECRET"
+ENTITY = Entity({"customer_id": VALUE})
 CASES = pytest.mark.parametrize(("kind", "value"), [("string", "cust-7f3a9c-SECRET"), ("int64", "90210473")])
 PLACES = {"artifacts", "docs", "inbox", "landing", "online", "quarantine", "raw", "tables"}
 
@@ -95,3 +107,120 @@ def come_back(world: World) -> None:
 def pinned(lake: Lake, pin: pins.Pin) -> list[dict[str, object]]:
     with Session(lake.store.location(), {"t": Files(pin.uris(lake), pin.columns)}.get) as session:
         return session.run("select * from t").to_pylist()
+
+
+@pytest.fixture
+def world(folder_lake: Lake) -> World:
+    return World(folder_lake, "string", VALUE)
+
+
+def test_a_run_is_made_again_without_the_rows(world: World) -> None:
+    run, lake = world.fill(), world.lake
+    forget_entity(lake, ENTITY)
+    opened = runs.get_run(lake, run)
+    steps = _Steps(lake, opened, lambda event: None)
+    events: list[TaskEvent] = []
+    done = run_tasks(lake, opened, steps.tasks()[:3], events.append)
+    assert [event.task for event in events if event.status == "reused"] == ["pull"]
+    kept = done["split"]["table"]
+    rows = pq.read_table(pa.BufferReader(lake.artifacts.get(kept["key"], kept["sha256"])))
+    assert rows.num_rows == 2 * 2 * len(world.others)
+    wanted = {name: pins.find_pin(lake, name, version) for name, version in done["pull"]["versions"].items()}
+    again, _ = training_table(lake, world.project(), "buys", opened.as_of, wanted)
+    assert sorted(again.column("id").to_pylist()) == sorted(rows.column("id").to_pylist())
+    scores = registry.version(lake, "shop", "buys", 1).body["artifacts"][0]
+    assert pq.read_table(pa.BufferReader(lake.artifacts.get(scores["key"], scores["sha256"]))).num_rows == rows.num_rows
+    assert tellers(lake, VALUE) == []
+
+
+def test_an_endpoint_is_given_a_snapshot_without_the_customer(world: World) -> None:
+    world.fill()
+    forget_entity(world.lake, ENTITY)
+    served = endpoints.endpoint(world.lake, "shop", "buys")
+    assert served is not None
+    lookup = open_snapshot(world.lake, *(served.body["snapshots"]["spend"][name] for name in ("key", "sha256")))
+    assert lookup.at((VALUE,), AS_OF) == (None, None)
+    assert lookup.at(("cust-0001",), AS_OF)[0] == {"price": 14.5}
+
+
+def test_what_does_not_hold_the_customer_is_left_alone(world: World) -> None:
+    world.fill()
+    table = world.lake.tables.open_or_create("other/things", pa.schema([("thing", pa.string())]))
+    table.append(pa.table({"thing": ["a"]}))
+    world.lake.store.put("raw/other/things/2026-01-01/x/things.csv", b"thing\na\n")
+    before = {e.key: world.lake.store.get(e.key) for e in world.lake.store.list() if "/other/things/" in e.key}
+    forget_entity(world.lake, ENTITY)
+    assert {e.key: world.lake.store.get(e.key) for e in world.lake.store.list() if "/other/things/" in e.key} == before
+
+
+def test_what_a_model_has_learnt_is_named_and_stays(world: World) -> None:
+    lake = world.lake
+    world.fill()
+    learnt = Signature(
+        "binary", (Input("customer_id", "request", "category", "category", values=(VALUE,)),), (), ("0", "1"), "1"
+    )
+    kept = lake.artifacts.put("runs", "other", SIGNATURE, learnt.to_bytes())
+    registry.register(lake, "shop", "buys", "other", {"artifacts": [kept.to_json()], "metrics": [], "lineage": {}})
+    done = forget_entity(lake, ENTITY)
+    assert [one.cannot for one in done.left] == [
+        "version 2 of shop.buys has learnt the value (signature.json): "
+        "retrain it without the rows, then retire this version"
+    ]
+    assert tellers(lake, VALUE) == [kept.key]
+
+
+def test_an_entity_of_two_columns_is_told_by_both(world: World) -> None:
+    lake = world.lake
+    world.fill()
+    found = forget_entity(lake, Entity({"customer_id": VALUE, "order_id": "o112"}))
+    assert found.left == ()
+    table = lake.table("shop/orders")
+    assert table is not None
+    rows = table.rows().to_pylist()
+    ours = sorted(row["order_id"] for row in rows if row["customer_id"] == VALUE)
+    assert ours == ["o12", "o125", "o212", "o225", "o25"]
+    land(lake, world.project(), "orders", "again.csv", world.orders(100))
+    [again] = [one for one in ingest_data(lake, world.project()) if one.file == "again.csv"]
+    assert (again.rows, again.forgotten) == (25, 1)
+
+
+def test_the_same_file_is_known_again_by_the_bytes_it_landed_with(world: World) -> None:
+    lake, project = world.lake, world.project()
+    applied.publish(lake, project, code_version="1")
+    land(lake, project, "orders", "first.csv", world.orders(0))
+    ingest_data(lake, project)
+    forget_entity(lake, ENTITY)
+    for _ in range(2):
+        land(lake, project, "orders", "first.csv", world.orders(0))
+        land(lake, project, "orders", "new.csv", world.orders(100))
+        ingest_data(lake, project)
+    table = lake.table("shop/orders")
+    assert table is not None
+    assert Counter(table.rows().column("customer_id").to_pylist()) == dict.fromkeys(world.others, 4)
+
+
+def test_the_command_asks_and_says_what_it_did(world: World) -> None:
+    world.fill()
+    run = CliRunner()
+
+    def said(*words: str, answer: str = "") -> Result:
+        return run.invoke(app, ["lake", "forget", *words, "--lake", world.lake.url], input=answer)
+
+    wrong = said("costumer_id=1")
+    assert isinstance(wrong.exception, Invalid)
+    assert "did you mean customer_id" in str(wrong.exception)
+    assert isinstance(said("customer_id").exception, Invalid)
+    before = tellers(world.lake, VALUE)
+    refused = said(f"customer_id={VALUE}", answer="n\n")
+    assert refused.exit_code == 1
+    assert "raw file" in refused.output
+    assert tellers(world.lake, VALUE) == before
+    done = said(f"customer_id={VALUE}", "--yes", "--json", "--quiet")
+    assert done.exit_code == 0
+    kinds = {json.loads(line)["kind"] for line in done.stdout.splitlines() if line.startswith("{")}
+    assert {"table", "journal", "raw file", "artifact of a run", "online snapshot"} <= kinds
+    assert tellers(world.lake, VALUE) == []
+    version = world.lake.table("shop/orders")
+    with pytest.raises(LakeloopError, match="forgotten"):
+        world.lake.sql('select * from "shop.orders@2"')
+    assert version is not None

@@ -58,9 +58,7 @@ def only_unnamed_files(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("there", ["no table", "others' rows", "the customer's rows"])
-def test_an_ingest_that_read_the_file_before(
-    world: World, forgotten_before: Callable[[str], None], there: str
-) -> None:
+def test_an_ingest_that_read_the_file_before(world: World, forgotten_before: Callable[[str], None], there: str) -> None:
     lake, project = world.lake, world.project()
     if there != "no table":
         orders = world.orders(0).decode()
