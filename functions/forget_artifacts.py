@@ -79,7 +79,8 @@ class _Named:
 def _forget_rows(subject: Subject, named: _Named, key: str, data: bytes) -> Iterator[Held]:
     run = named.run_of(key)
     try:
-        kept, gone = screen_parquet(data, subject.tombstones, model=named.model_of(run))
+        model, tells = named.model_of(run), subject.trace.in_text
+        kept, gone = screen_parquet(data, subject.tombstones, model=model, tells=tells)
     except (pa.ArrowException, OSError):
         return
     if not gone:

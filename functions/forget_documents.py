@@ -16,6 +16,7 @@ from lakeloop.lakehouse.errors import NotFound
 
 READERS = 16
 KEPT = ("write", "at")
+RENAME = "delete it, or copy it to another name, where nothing needs it by this one"
 TEXTS = "a text of the project tells the value"
 
 
@@ -27,6 +28,13 @@ def forget_documents(subject: Subject) -> Iterator[Held]:
     with ThreadPoolExecutor(READERS) as pool:
         for key, data in zip(wanted, pool.map(lambda key: _get(subject, key), wanted), strict=True):
             yield from _forget_document(subject, key, data)
+
+
+def forget_names(subject: Subject) -> Iterator[Held]:
+    """Objects whose very name tells a value: those are told, and left to a person."""
+    for entry in subject.lake.store.list():
+        if subject.trace.in_text(entry.key):
+            yield Held("name", entry.key, 1, cannot=f"{entry.key}: its name tells the value; {RENAME}")
 
 
 def _get(subject: Subject, key: str) -> bytes:

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 
 from lakeloop.functions.forget_artifacts import forget_artifacts
-from lakeloop.functions.forget_documents import forget_documents
+from lakeloop.functions.forget_documents import forget_documents, forget_names
 from lakeloop.functions.forget_examples import lost_examples
 from lakeloop.functions.forget_files import forget_files, forget_quarantined_segments
 from lakeloop.functions.forget_online import forget_online
@@ -36,6 +36,7 @@ STEPS: tuple[Callable[[Subject], Iterator[Held]], ...] = (
     forget_online,
     forget_artifacts,
     forget_documents,
+    forget_names,
 )
 
 

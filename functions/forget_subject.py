@@ -103,7 +103,7 @@ def _pattern(name: str, text: str) -> re.Pattern[str]:
     if told:
         return re.compile(rf"(?P<before>)(?<![A-Za-z0-9])(?:{forms})(?![A-Za-z0-9])")
     return re.compile(
-        rf"(?P<before>(?<![A-Za-z0-9_]){re.escape(name)}[^A-Za-z0-9_\-]{{1,6}})(?:{forms})(?![A-Za-z0-9_.])"
+        rf"(?P<before>(?<![A-Za-z0-9_]){re.escape(name)}[^A-Za-z0-9_\-]{{1,6}})(?:{forms})(?![A-Za-z0-9_]|\.\d)"
     )
 
 

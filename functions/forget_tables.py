@@ -31,7 +31,9 @@ AT_ONCE = 200
 """Values named in one condition."""
 FOLDS = 5
 REMOVED = ("metrics", "verdicts", "monitor_results", "quarantine")
-"""Journals in which a row whose text tells the entity goes; in the others the text is blotted out."""
+"""Journals in which, as in predictions, a row whose text tells the entity goes; in the others the text is blotted
+out."""
+IDS = ("id", "prediction_id", "request_id")
 OWN = "lakeloop/"
 
 
@@ -66,6 +68,8 @@ class _Rows:
     """Columns that hold whole rows as JSON."""
     texts: tuple[str, ...] = ()
     """Columns of free text."""
+    blot: bool = False
+    """Only the text goes, not the row."""
 
     def concern(self, schema: pa.Schema) -> bool:
         return self.by_value or self.subject.tombstones.concern(schema.names, self.model)
@@ -150,11 +154,12 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def _rows_of(subject: Subject, name: str) -> _Rows:
     journal = name.removeprefix(OWN) if name.startswith(OWN) else ""
     if journal.startswith("predictions."):
-        return _Rows(subject, model=journal.removeprefix("predictions."))
+        return _Rows(subject, model=journal.removeprefix("predictions."), texts=IDS)
     if journal in JOURNALS:
         whole = JSON_ROWS.get(journal, ())
         texts = [field.name for field in JOURNALS[journal] if pa.types.is_string(field.type)]
-        return _Rows(subject, whole=whole, texts=tuple(text for text in texts if text not in whole))
+        plain = tuple(text for text in texts if text not in whole)
+        return _Rows(subject, whole=whole, texts=plain, blot=journal not in REMOVED)
     return _Rows(subject)
 
 
@@ -211,12 +216,12 @@ def _remove_from(rows: _Rows, table: Table) -> int:
     if not rows.by_value:
         return done
     folder = subject.lake.tables.folder(table.name)
-    needed, journal = rows.needed(table.schema), table.name.removeprefix(OWN)
+    needed = rows.needed(table.schema)
     for path in [file.path for file in table.data_files()]:
         file = _File(path, folder)
         found = file.rows([name for name in needed if name in file.schema.names])
         for name, texts in rows.hits(found).items():
-            if name in rows.texts and journal not in REMOVED:
+            if name in rows.texts and rows.blot:
                 done += sum(table.replace(name, one, str(subject.trace.blotted(one)), facts=facts) for one in texts)
                 continue
             for part in _parts(sorted(texts)):

@@ -11,7 +11,7 @@ import gzip
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,16 @@ def unreadable_tells(name: str, path: Path, scratch: Path, tombstones: Tombstone
     return plain != path and tombstones.tell_words(plain.read_bytes().decode("utf-8", "replace"))
 
 
-def screen_parquet(data: bytes, tombstones: Tombstones, *, model: str = "") -> tuple[bytes, int]:
-    """The same of Parquet bytes in memory, whose columns have their stored types."""
+def screen_parquet(
+    data: bytes, tombstones: Tombstones, *, model: str = "", tells: Callable[[str], bool]
+) -> tuple[bytes, int]:
+    """Parquet bytes in memory, whose columns have their stored types, without the rows, and how many went. `tells` is
+    asked of each `id`."""
     rows = pq.read_table(pa.BufferReader(data))
     kept = tombstones.drop(rows, model=model)
+    if "id" in kept.column_names and pa.types.is_string(kept.schema.field("id").type):
+        told = [one is not None and tells(one) for one in kept.column("id").to_pylist()]
+        kept = kept.filter(pc.invert(pa.array(told, pa.bool_())))
     if kept.num_rows == rows.num_rows:
         return data, 0
     sink = pa.BufferOutputStream()

@@ -146,7 +146,7 @@ class Tombstones:
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
-            return self.tell(row, numeric)
+            return self.tell(row, bare)
         words = list(dict.fromkeys([*WORD.findall(text), *text.split(",")]))
         for columns, wanted in self.marks.items():
             tries = product(words, repeat=len(columns))
@@ -197,6 +197,13 @@ class Tombstones:
 
 Read = Callable[[str, str], Iterable[str]]
 """(column, raw text) → the texts that the value may be stored as."""
+
+
+def bare(column: str, text: str) -> Iterable[str]:
+    """A raw value of a column whose type is not known: without blanks, and 12.0 as 12."""
+    yield text.strip()
+    if re.fullmatch(r"-?[1-9]\d*\.0+", text.strip()):
+        yield text.strip().split(".")[0]
 
 
 def numeric(column: str, text: str) -> Iterable[str]:
