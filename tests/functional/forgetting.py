@@ -28,7 +28,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 AS_OF = datetime(2026, 4, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 SPEND = (
-    '-- /// feature-view\n-- owner = "me"\n-- entity = ["customer_id"]\n-- event_time = "seen"\n-- online = true\n-- ///\n'
+    '-- /// feature-view\n-- owner = "me"\n-- entity = ["customer_id"]\n-- event_time = "seen"\n-- online = true\n'
+    "-- ///\n"
     "select customer_id, seen, price from orders\n"
 )
 SOURCE = 'owner = "me"\nread = {{ kind = "landing", format = "{}" }}\nevent_time = "seen"\n[columns]\n'
@@ -50,8 +51,8 @@ def project_files(kind: str) -> dict[str, str]:
         f'[inputs.request]\nasked = "float32"\ncustomer_id = "{kind}"\n'
         '[split]\nby = "random"\ntest = 0.2\nvalid = 0.2\n'
         '[search]\nmetric = "roc_auc"\n',
-        "models/buys.sql": "select concat(customer_id, '/', order_id) as id, seen as as_of, customer_id, price as asked, "
-        "floor(price)::bigint % 2 = 1 as label, seen + interval 1 hour as label_known_at from orders\n",
+        "models/buys.sql": "select concat(customer_id, '/', order_id) as id, seen as as_of, customer_id, "
+        "price as asked, floor(price)::bigint % 2 = 1 as label, seen + interval 1 hour as label_known_at from orders\n",
     }
 
 
