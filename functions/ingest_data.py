@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import pyarrow as pa
 
@@ -33,9 +33,10 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.store import Entry
-from lakeloop.lakehouse.tables import Table
+from lakeloop.lakehouse.tables import Table, other_types
 
 TRIES = 10
+Watch: TypeAlias = Callable[[str, int], None]
 SHOWN = 3
 INGESTED_AT = "_ingested_at"
 
@@ -58,9 +59,10 @@ class Ingested:
 
 
 def ingest_data(
-    lake: Lake, project: Project, sources: Sequence[str] = (), *, progress: Callable[[Ingested], None] | None = None
+    lake: Lake, project: Project, sources: Sequence[str] = (), *, watch: Watch = lambda file, rows: None
 ) -> list[Ingested]:
-    """Ingest every landed file of a project (or of some of its sources), oldest name first.
+    """Ingest every landed file of a project (or of some of its sources), oldest name first. `watch` is told the file
+    and how many of its rows were judged so far.
 
     Refused when a source says `on_error = "stop"` and a row is wrong: the file stays in landing/ and nothing of it is
     in the table. Later files of that source wait with it; those of other sources are ingested first.
@@ -72,15 +74,13 @@ def ingest_data(
         source, _, file = entry.key[len(prefix) :].partition("/")
         if source in project.sources and source not in stopped and file and (not sources or source in sources):
             try:
-                result = _ingest_file(lake, project, project.sources[source], entry, file)
+                result = _ingest_file(lake, project, project.sources[source], entry, file, watch)
             except (Refused, Invalid) as error:
                 stopped[source] = error
                 continue
             if result is None:
                 continue
             done.append(result)
-            if progress:
-                progress(result)
     if stopped:
         raise next(iter(stopped.values()))
     return done
@@ -107,6 +107,7 @@ class _Landing:
     file: str
     copy: Spooled
     scratch: Path
+    watch: Watch
     screened: Screened
     """What is read and stored: the copy, without the rows of forgotten entities."""
     tombstones: Tombstones = field(default_factory=Tombstones)
@@ -132,7 +133,9 @@ class _Landing:
         return {"project": self.project.name, "source": self.source.name, "file": self.identity, "logged_at": at}
 
 
-def _ingest_file(lake: Lake, project: Project, source: Source, entry: Entry, file: str) -> Ingested | None:
+def _ingest_file(
+    lake: Lake, project: Project, source: Source, entry: Entry, file: str, watch: Watch
+) -> Ingested | None:
     """One file to its end; None when another ingest took it meanwhile."""
     began = time.monotonic()
     with TemporaryDirectory(prefix="lakeloop-") as scratch:
@@ -140,7 +143,7 @@ def _ingest_file(lake: Lake, project: Project, source: Source, entry: Entry, fil
             copied = spool(lake.store, entry.key, entry.size, Path(scratch))
         except NotFound:
             return None
-        landing = _Landing(lake, project, source, entry.key, file, copied, Path(scratch), Screened(copied.path))
+        landing = _Landing(lake, project, source, entry.key, file, copied, Path(scratch), watch, Screened(copied.path))
         for _ in range(TRIES):
             try:
                 return _ingest_landing(_screened(landing), began)
@@ -192,7 +195,8 @@ def _take_in(landing: _Landing, already: bool, began: float) -> Ingested:
     path = unpacked(where, landing.screened.path, landing.scratch)
     found = open_file(source.read, plain_name(where), path)
     check_declared(source, where, found.columns)
-    with Judged(lake, landing.project, source, found, landing.scratch) as judged:
+    watch = partial(landing.watch, where)
+    with Judged(lake, landing.project, source, found, landing.scratch, watch) as judged:
         version = _commit(landing, judged)
         seconds, at = time.monotonic() - began, lake.clock()
         facts = {
@@ -240,6 +244,8 @@ def _commit(landing: _Landing, judged: Judged) -> int:
             return table.version
         _check_screened(landing)
         try:
+            if declared := other_types(table.schema, rows.schema):
+                table.retype(declared)
             stream = pa.RecordBatchReader.from_batches(rows.schema, chain([first], batches))
             return table.append(stream, facts={"file": identity})
         except Conflict:
@@ -257,7 +263,7 @@ def _ingestion_time(lake: Lake, table: Table | None) -> datetime:
     key is the last, not a writer's clock."""
     newest = table.newest(INGESTED_AT) if table is not None else None
     now = lake.clock()
-    return now if newest is None else max(now, newest + timedelta(microseconds=1))
+    return now if newest is None else max(now, newest + timedelta(milliseconds=1))
 
 
 def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:

@@ -38,8 +38,17 @@ class Judged:
     `good` may be read several times; `wrong` and the counts are those of the last reading, once it has ended.
     """
 
-    def __init__(self, lake: Lake, project: Project, source: Source, file: LandedFile, scratch: Path) -> None:
-        self._source, self._file, self._where = source, file, f"{source.name}/{file.path.name}"
+    def __init__(
+        self,
+        lake: Lake,
+        project: Project,
+        source: Source,
+        file: LandedFile,
+        scratch: Path,
+        watch: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """`watch` is told how many rows were judged so far."""
+        self._source, self._file, self._where, self._watch = source, file, f"{source.name}/{file.path.name}", watch
         self._present = {name: kind for name, kind in file.columns.items() if name in source.columns}
         self._rules: list[Rule] = []
         self._findings: list[str] = []
@@ -109,9 +118,11 @@ class Judged:
         self._stopping, self._stopped = [], 0
         self._wrong.start(self._findings)
         self.warned += len(self._findings)
+        seen = 0
         try:
             for batch in batches:
                 good = self._good_part(batch, width)
+                self._watch(seen := seen + batch.num_rows)
                 if good.num_rows and not self._stopped:
                     yield good
         except LakeloopError as error:

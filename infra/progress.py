@@ -28,6 +28,33 @@ def bars(*, quiet: bool = False, console: Console | None = None) -> Progress:
     return Progress(*columns, console=console or Console(stderr=True), disable=quiet, transient=False)
 
 
+class RowProgress:
+    """Shows how many rows of each file were read so far. Use as a context manager and pass `watch` to the work."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[rows]:,} rows"))
+        console = Console(stderr=True)
+        silent = quiet or not console.is_terminal
+        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, disable=silent, transient=True)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> RowProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watch(self, file: str, rows: int) -> None:
+        if file not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.update(task, visible=False)
+            self._tasks[file] = self._progress.add_task(file, total=None, rows=0)
+        self._progress.update(self._tasks[file], rows=rows)
+
+
 class TrainingProgress:
     """Shows the tasks of a run as they go. Use as a context manager and pass `watch` to the run."""
 

@@ -63,6 +63,13 @@ class Artifacts:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [self.put(owner_kind, owner_id, str(path.relative_to(folder)), path.read_bytes()) for path in files]
 
+    def delete(self, owner_kind: str, owner_id: str) -> int:
+        """Remove all that one owner has; returns how many objects. Others lose nothing, whatever bytes they have in
+        common with it; what a writer puts for this owner meanwhile may stay. Safe to repeat."""
+        found = [entry.key for entry in self._store.list(keys.artifact(owner_kind, owner_id, ""))]
+        self._store.delete(found)
+        return len(found)
+
     def get_folder(self, artifacts: Iterable[Artifact], folder: Path) -> None:
         """Write artifacts below a folder under their names."""
         for artifact in artifacts:

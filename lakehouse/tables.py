@@ -92,18 +92,13 @@ class Table:
             key=lambda file: file.path,
         )
 
-    @property
-    def at(self) -> datetime:
-        """When this version was committed, by its writer's clock."""
-        return committed_at(self._delta.history(1)[0])
-
     def append(self, rows: Rows, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit with these rows; columns it did not have are added. Returns the version. Conflict for a stale
         handle. A stream is written as it comes, in bounded memory; an error in it is raised, and nothing is committed.
 
         delta-rs would cast a value to its column's type without a word (1.5 → 1), so types must agree: whole numbers
-        fit a column of reals; reals in a column of whole numbers widen it, which writes the whole table anew, in one
-        commit that says so; any other difference is Invalid.
+        fit a column of reals; reals in a column of whole numbers widen it first (`retype`); any other difference is
+        Invalid.
         """
         schema = self.schema
         if isinstance(rows, pa.Table):
@@ -111,13 +106,26 @@ class Table:
         if problem := misfit(rows.schema, schema):
             raise Invalid(f"{self.name}: {problem}", todo="give the column another name, or convert the values")
         brought = {field.name: field.type for field in rows.schema}
-        widened = [f.name for f in schema if f.name in brought and _widens(f.type, brought[f.name])]
-        if not widened:
-            return self._write(rows, "append", "merge", facts)
-        whole = pa.unify_schemas([rows.schema, schema], promote_options="permissive")
-        wide = pa.schema([whole.field(name) for name in dict.fromkeys([*schema.names, *whole.names])])
-        both = _chained([lambda: self.batches(), lambda: _reader(rows)], wide)
-        return self._write(both, "overwrite", "overwrite", {**(facts or {}), "lakeloop.widened": ", ".join(widened)})
+        if widened := {f.name: brought[f.name] for f in schema if _widens(f.type, brought.get(f.name, f.type))}:
+            self.retype(widened)
+        return self._write(rows, "append", "merge", facts)
+
+    def retype(self, types: Mapping[str, pa.DataType]) -> int:
+        """One commit that keeps these columns in other types, which writes the whole table anew and says so.
+
+        Invalid, and nothing is changed, when a value would be lost. Conflict for a stale handle.
+        """
+        named = ", ".join(types)
+        wide = pa.schema([pa.field(f.name, stored_type(types.get(f.name, f.type))) for f in self.schema])
+        try:
+            rows = self.batches().cast(wide)
+            return self._write(rows, "overwrite", "overwrite", {"lakeloop.retyped": named})
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            kinds = ", ".join(map(str, types.values()))
+            raise Invalid(
+                f"{self.name}: {named} cannot become {kinds}: {_brief(error)}",
+                todo="give the column another name, or mend the rows that are there",
+            ) from error
 
     def overwrite(self, rows: Rows, *, facts: Mapping[str, str] | None = None) -> int:
         """One commit whose rows and columns are the whole table. Returns the version. Conflict for a stale handle."""
@@ -169,7 +177,8 @@ class Table:
             } & set(wanted.to_pylist())
 
     def newest(self, column: str) -> datetime | None:
-        """The greatest value of a column of times, by the statistics of the files; None where there is none."""
+        """The greatest value of a column of times, cut to milliseconds as the statistics of the files are; None where
+        there is none."""
         found = pa.table(self._delta.get_add_actions(flatten=True))
         values = found.column(f"max.{column}").to_pylist() if f"max.{column}" in found.column_names else []
         return max((_aware(value) for value in values if value is not None), default=None)
@@ -334,16 +343,16 @@ class Tables:
         if version is None and at is None:
             return Table(name, delta)
         newest = delta.version()
+        if version is None:
+            assert at is not None
+            version = _version_at(name, delta, at)
         try:
-            delta.load_as_version(at if version is None else version)
+            delta.load_as_version(version)
         except (DeltaError, OSError, OverflowError) as error:
-            asked = f"version {version}" if at is None else f"state of {at:%Y-%m-%d %H:%M:%S}Z"
             raise NotFound(
-                f"{name} has no {asked} (the newest is version {newest}): {_brief(error)}",
+                f"{name} has no version {version} (the newest is version {newest})",
                 todo=f"lakeloop tables history {name}",
             ) from error
-        if at is not None and committed_at(delta.history(1)[0]) > at:
-            raise NotFound(f"{name} was not there yet at {at:%Y-%m-%d %H:%M:%S}Z", todo="name a later moment")
         return Table(name, delta)
 
     def folder(self, name: str) -> FileSystem:
@@ -422,6 +431,12 @@ def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
     return ""
 
 
+def other_types(there: pa.Schema, wanted: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns of `there` that `wanted` has in another type, with that type."""
+    kinds = {field.name: stored_type(field.type) for field in wanted}
+    return {f.name: kinds[f.name] for f in there if kinds.get(f.name, f.type) != stored_type(f.type)}
+
+
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """The same rows, with columns that hold nothing and whole numbers for reals in the types that `schema` has for
     them."""
@@ -449,21 +464,19 @@ def _aware(value: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+def _version_at(name: str, newest: DeltaTable, at: datetime) -> int:
+    """The newest version that was committed by a moment. (A handle at an older version numbers its history wrongly.)"""
+    there = [int(commit["version"]) for commit in newest.history() if committed_at(commit) <= at]
+    if not there:
+        raise NotFound(
+            f"nothing is known of {name} at {at:%Y-%m-%d %H:%M:%S}Z: it was not there yet, or its log is gone",
+            todo=f"lakeloop tables history {name}",
+        )
+    return max(there)
+
+
 def _reader(rows: Rows) -> pa.RecordBatchReader:
     return rows.to_reader() if isinstance(rows, pa.Table) else rows
-
-
-def _chained(parts: Iterable[Callable[[], pa.RecordBatchReader]], schema: pa.Schema) -> pa.RecordBatchReader:
-    """One stream after the other, in one schema; columns that a part lacks are null."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        empty = schema.empty_table()
-        for part in parts:
-            for batch in part():
-                rows = pa.concat_tables([empty, pa.Table.from_batches([batch])], promote_options="permissive")
-                yield from rows.to_batches()
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:

@@ -43,6 +43,7 @@ def ingest(
 ) -> None:
     """Land files of a source, check every row, and append the good ones to its table."""
     from lakeloop.functions.ingest_data import ingest_data, land
+    from lakeloop.infra.progress import RowProgress
     from lakeloop.lakehouse import events
 
     place = find_place(lake, env)
@@ -54,7 +55,8 @@ def ingest(
             raise NotFound(f"there is no file {file}", todo="check the path")
         with open(file, "rb") as data:
             land(place.lake, project, source or "", file.name, data)
-    done = ingest_data(place.lake, project, [source] if source else [])
+    with RowProgress(quiet=quiet or as_json) as shown:
+        done = ingest_data(place.lake, project, [source] if source else [], watch=shown.watch)
     events.wake(place.lake, "data", project.name)
     rows = [
         {

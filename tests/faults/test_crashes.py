@@ -4,19 +4,23 @@ a second run completes it once."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from lakeloop.functions.ingest_data import ingest_data, land
+from lakeloop.functions.maintain_lake import vacuum
 from lakeloop.lakehouse.artifacts import Artifacts
 from lakeloop.lakehouse.documents import Documents
 from lakeloop.lakehouse.errors import AlreadyExists, LakeloopError, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.lake import Lake, open_lake, utc_now
+from lakeloop.lakehouse.pins import find_pin, hold, pin_of
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.store import Store
 from lakeloop.lakehouse.tables import Table, Tables
@@ -141,6 +145,79 @@ def test_an_artifact_is_whole_or_not_there(
             assert Artifacts(store).get(entry.key, entry.key.rsplit("/", 1)[1]) in files.values(), failure
         kept = Artifacts(store).put_folder("models", "m", tmp_path / "model")
         assert {one.name: Artifacts(store).get(one.key, one.sha256) for one in kept} == files, failure
+
+
+def test_a_vacuum_deletes_only_what_nobody_may_read(places: Callable[[], str]) -> None:
+    def table(store: Store, version: int | None = None) -> Table:
+        found = Tables(store.location()).open("team/numbers", version=version)
+        assert found is not None
+        return found
+
+    def prepare() -> Store:
+        lake = open_lake(places())
+        made = lake.tables.open_or_create("team/numbers", pa.schema([("n", pa.int64())]))
+        for number in range(3):
+            made.append(pa.table({"n": [number]}))
+        hold(lake, pin_of(table(lake.store, 2)), "run-1")
+        made.overwrite(pa.table({"n": [9]}))
+        return lake.store
+
+    def state(store: Store) -> tuple[list[int], int, list[str]]:
+        pin = find_pin(Lake(store), "team/numbers", 2)
+        there = {entry.key.rsplit("/", 1)[1] for entry in store.list("tables/team/numbers/part-")}
+        return (
+            table(store).rows().column("n").to_pylist(),
+            len(there),
+            [f.path for f in pin.files if f.path not in there],
+        )
+
+    def work(store: Store) -> None:
+        vacuum(Lake(store), "team/numbers", retention=timedelta(0))
+
+    failures = 0
+    for store, failure in sweep(prepare, work, unavailable):
+        failures += 1
+        assert state(store) in (([9], 4, []), ([9], 3, [])), failure
+        work(store)
+        assert state(store) == ([9], 3, []), failure
+    assert failures >= 8
+
+
+def test_an_owner_is_deleted_and_others_lose_nothing_while_they_write(folder_lake: Lake) -> None:
+    artifacts, body = folder_lake.artifacts, b"the same bytes"
+    stop = Event()
+
+    def write(owner: str) -> int:
+        count = 0
+        while not stop.is_set() or count < 20:
+            kept = artifacts.put("runs", owner, "model", body)
+            if owner != "gone":
+                assert artifacts.get(kept.key, kept.sha256) == body
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, owner) for owner in ("gone", "stays", "gone-too")]
+        deleted = sum(artifacts.delete("runs", "gone") for _ in range(200))
+        stop.set()
+        assert min(future.result() for future in writing) >= 20
+    artifacts.delete("runs", "gone")
+    assert deleted
+    assert [entry.key.split("/")[2] for entry in folder_lake.store.list("artifacts/runs/")] == ["gone-too", "stays"]
+    assert artifacts.delete("runs", "gone") == 0
+
+
+def test_a_deletion_of_an_owner_is_completed_by_the_next(places: Callable[[], str]) -> None:
+    def prepare() -> Store:
+        store = opened(places())
+        for owner in ("gone", "stays"):
+            Artifacts(store).put("runs", owner, "a", b"1")
+            Artifacts(store).put("runs", owner, "b", b"2")
+        return store
+
+    for store, failure in sweep(prepare, lambda store: Artifacts(store).delete("runs", "gone"), unavailable):
+        Artifacts(store).delete("runs", "gone")
+        assert {entry.key.split("/")[2] for entry in store.list("artifacts/")} == {"stays"}, failure
 
 
 PROJECT = {

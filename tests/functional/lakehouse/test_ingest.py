@@ -6,17 +6,21 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from datetime import UTC, date, datetime
+import zipfile
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lakeloop.functions import judging, spooling
 from lakeloop.functions.ingest_data import Ingested, ingest_data, land
 from lakeloop.lakehouse.errors import Invalid, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
+from lakeloop.lakehouse.project.definitions import OnError
 
 HEAD = 'owner = "crm"\ntimeless = true\nkey = ["id"]\n'
 
@@ -192,6 +196,72 @@ def test_gzip_is_known_by_the_names_ending(folder_lake: Lake) -> None:
     project = shop('x = "string"')
     run(folder_lake, project, gzip.compress(b"id,x\n1,a\n"), "a.csv.gz")
     assert ids(folder_lake, project) == [1]
+
+
+def zipped(**files: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return sink.getvalue()
+
+
+def test_a_zip_holds_one_file_of_any_format(lake: Lake) -> None:
+    project = shop('x = "string"')
+    run(lake, project, zipped(**{"a.csv": b"id,x\n1,a\n", "__MACOSX/a.csv": b"junk"}), "a.csv.zip")
+    assert ids(lake, project) == [1]
+    project = shop('x = "string"', format="parquet")
+    run(lake, project, zipped(a=parquet(pa.table({"id": [2], "x": ["b"]}))), "b.zip")
+    assert ids(lake, project) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (zipped(a=b"id,x\n", b=b"id,x\n"), "holds 2 files"),
+        (zipped(), "holds 0 files"),
+        (b"PK\x03\x04 and then nothing", "not a whole zip"),
+        (zipped(a=b"id,x\n" + b"1,a\n" * 99)[:-30], "not a whole zip"),
+    ],
+)
+def test_a_zip_that_is_not_one_whole_file_is_set_aside(folder_lake: Lake, data: bytes, problem: str) -> None:
+    assert problem in run(folder_lake, shop('x = "string"'), data, "a.zip").problem
+
+
+def test_a_file_that_unpacks_without_end_is_set_aside(folder_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooling, "MOST", (1 << 20, 100))
+    result = run(folder_lake, shop('x = "string"'), gzip.compress(b"id,x\n" + b"0" * 50_000_000), "a.csv.gz")
+    assert "unpacks to more than" in result.problem
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_a_file_of_many_parts_and_many_wrong_rows_is_taken_in_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    monkeypatch.setattr(spooling, "PART", 50_000)
+    monkeypatch.setattr(judging, "CHUNK", 4_000)
+    project = shop('x = "int8"', format=format)
+    values = [number % 200 for number in range(30_000)]
+    table = pa.table({"id": list(range(30_000)), "x": values})
+    data = {
+        "csv": "id,x\n" + "".join(f"{n},{x}\n" for n, x in enumerate(values)),
+        "jsonl": "".join(json.dumps(row) + "\n" for row in table.to_pylist()),
+        "parquet": parquet(table),
+    }[format]
+    for _ in range(2):
+        result = run(lake, project, data, f"a.{format}")
+    assert result.already
+    wrong = [number for number in range(30_000) if number % 200 > 127]
+    assert lake.sql("select count(*) as n, count(distinct line) as d from lakeloop.quarantine").to_pylist() == [
+        {"n": len(wrong), "d": len(wrong)}
+    ]
+    found = lake.sql("select line, reason, row from lakeloop.quarantine order by line", project=project).to_pylist()  # type: ignore[arg-type]
+    assert [row["line"] - 1 for row in found] == wrong
+    assert found[0]["reason"] == "x: 128 does not fit int8"
+    assert json.loads(found[0]["row"]) == {"id": "128", "x": "128"}
+    assert rows(lake, project, "select count(*) as n, sum(_line - id) as s from things_history") == [
+        {"n": 30_000 - len(wrong), "s": 30_000 - len(wrong)}
+    ]
 
 
 def test_a_long_file_with_long_values_is_read_to_its_end(folder_lake: Lake) -> None:
@@ -474,6 +544,16 @@ class LandsAgain:
         return data
 
 
+def test_parts_of_two_files_are_never_one(folder_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooling, "PART", 10)
+    project = shop('x = "string"')
+    key = land(folder_lake, project, "things", "a.csv", b"id,x\n1,aaaaaaaaaaaaaaaa\n2,aaaaaaaaaaaaaaaaa\n")
+    other = b"id,x\n3,bbbbbbbbbbbbbbbb\n4,bbbbbbbbbbbbbbbbb\n"
+    ingest_data(Lake(LandsAgain(folder_lake, key, other), "tester"), project)  # type: ignore[arg-type]
+    assert {row["x"][0] for row in rows(folder_lake, project)} == {"b"}
+    assert ids(folder_lake, project) == [3, 4]
+
+
 def test_what_lands_under_the_same_name_meanwhile_is_the_next_ingests(folder_lake: Lake) -> None:
     project = shop('x = "string"')
     key = land(folder_lake, project, "things", "a.csv", b"id,x\n1,a\n")
@@ -537,6 +617,49 @@ def test_a_column_declared_anew_as_real_loses_no_fraction(folder_lake: Lake) -> 
     later = shop('x = "float64"')
     run(folder_lake, later, "id,x\n2,1.5\n")
     assert [row["x"] for row in rows(folder_lake, later)] == [1.0, 1.5]
+
+
+def test_a_column_declared_anew_as_text_keeps_what_was_there(lake: Lake) -> None:
+    run(lake, shop('x = "int32"'), "id,x\n1,1\n")
+    later = shop('x = "string"')
+    run(lake, later, "id,x\n2,B7\n")
+    assert [row["x"] for row in rows(lake, later)] == ["1", "B7"]
+
+
+def test_a_column_whose_values_do_not_fit_its_new_type_sets_the_file_aside(folder_lake: Lake) -> None:
+    run(folder_lake, shop('x = "string"'), "id,x\n1,one\n")
+    result = run(folder_lake, shop('x = "int32"'), "id,x\n2,2\n")
+    assert "x cannot become int64" in result.problem
+    assert [row["x"] for row in rows(folder_lake, shop('x = "string"'))] == ["one"]
+
+
+def test_the_order_of_commits_decides_what_is_last_not_a_writers_clock(lake: Lake) -> None:
+    project = shop('x = "string"', 'rows = "latest"')
+    slow = Lake(lake.store, "slow", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    run(lake, project, "id,x\n1,first\n", "a.csv")
+    run(slow, project, "id,x\n1,second\n", "b.csv")
+    assert rows(lake, project) == [{"id": 1, "x": "second"}]
+    times = rows(lake, project, "select _ingested_at as t from things_history order by t")
+    assert timedelta(0) < times[1]["t"] - times[0]["t"] <= timedelta(milliseconds=1)
+
+
+def test_each_rule_may_stop_quarantine_or_warn(folder_lake: Lake) -> None:
+    columns = 'x = "int8?"\ny = { type = "int8?", range = [0, 9] }\nz = "int8?"'
+    plain = shop(columns)
+    source = plain.sources["things"]
+    severe: dict[str, OnError] = {"x": "warn", "y": "stop"}
+    ruled = {name: replace(column, on_error=severe.get(name)) for name, column in source.columns.items()}
+    project = replace(plain, sources={"things": replace(source, columns=ruled)})
+    result = run(folder_lake, project, "id,x,y,z\n1,1,1,1\n2,bad,2,2\n3,3,3,bad\n4,bad,4,bad\n")
+    assert rows(folder_lake, project, "select id, x from things order by id") == [
+        {"id": 1, "x": 1},
+        {"id": 2, "x": None},
+    ]
+    assert (result.rows, result.quarantined, set(reasons(folder_lake))) == (2, 2, {2, 3, 4})
+    land(folder_lake, project, "things", "b.csv", b"id,x,y,z\n5,5,10,5\n6,6,6,6\n")
+    with pytest.raises(Refused, match=r"1 wrong rows.*10 is outside"):
+        ingest_data(folder_lake, project)
+    assert ids(folder_lake, project) == [1, 2]
 
 
 def test_a_source_that_is_none_is_refused_with_those_there_are(folder_lake: Lake) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid
-from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, NotFound, Refused, Unknown
+from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.tables import Table, stored, stored_type
 
+if TYPE_CHECKING:
+    from lakeloop.tests.functional.lakehouse.conftest import Proxy
+
+DROP = -1
 NAME = "team/numbers"
 
 
@@ -159,8 +166,8 @@ def test_reals_widen_a_column_of_whole_numbers_and_nothing_is_cut_off(lake: Lake
     table.append(pa.table({"n": [1.5], "word": ["x"]}), facts={"file": "f"})
     assert sorted(opened(lake).rows().column("n").to_pylist()) == [1.0, 1.5, 2.0]
     assert opened(lake).schema.field("n").type == pa.float64()
-    newest = opened(lake).facts(1)[0]
-    assert (newest["file"], newest["lakeloop.widened"]) == ("f", "n")
+    newest, before = opened(lake).facts(2)
+    assert (newest["file"], before["lakeloop.retyped"]) == ("f", "n")
 
 
 def test_whole_numbers_fit_a_column_of_reals(lake: Lake) -> None:
@@ -179,6 +186,118 @@ def test_another_type_is_refused_and_names_the_column(folder_lake: Lake, values:
     with pytest.raises(Invalid, match="the column n holds int64"):
         table.append(pa.table({"n": values}))
     assert held(folder_lake) == [1]
+
+
+def test_a_column_gets_another_type_in_one_commit_and_no_value_is_lost(lake: Lake) -> None:
+    table = made(lake, 1, 2)
+    table.append(pa.table({"n": [3], "word": ["4.5"]}))
+    assert table.retype({"n": pa.string(), "word": pa.float64()}) == 3
+    assert opened(lake).rows().sort_by("n").to_pydict() == {"n": ["1", "2", "3"], "word": [None, None, 4.5]}
+    stale = opened(lake)
+    table.append(pa.table({"n": ["x"]}))
+    with pytest.raises(Conflict):
+        stale.retype({"word": pa.string()})
+    with pytest.raises(Invalid, match="n cannot become int64"):
+        opened(lake).retype({"n": pa.int64()})
+    assert (opened(lake).version, opened(lake).rows().num_rows) == (4, 4)
+
+
+def test_a_stream_that_breaks_commits_nothing_and_its_error_is_told(lake: Lake) -> None:
+    table = made(lake, 1)
+
+    def breaking() -> Iterator[pa.RecordBatch]:
+        yield numbers(2).to_batches()[0]
+        raise Refused("no more", todo="stop")
+
+    for write in WRITES.values():
+        with pytest.raises(Refused, match="no more"):
+            write(table, pa.RecordBatchReader.from_batches(numbers().schema, breaking()))
+    assert (opened(lake).version, held(lake)) == (1, [1])
+
+
+def test_rows_are_removed_by_a_condition_in_one_commit(lake: Lake) -> None:
+    table = made(lake, 1, 2)
+    table.append(numbers(3))
+    stale = opened(lake)
+    assert table.remove("n = 2") == 1
+    assert held(lake) == [1, 3]
+    with pytest.raises(Conflict):
+        stale.remove("n = 1")
+    with pytest.raises(Conflict):
+        stale.append(numbers(9))
+    assert (opened(lake).remove("n = 7"), held(lake)) == (0, [1, 3])
+
+
+def test_older_versions_are_opened_by_number_and_by_time(lake: Lake) -> None:
+    table = made(lake, 1)
+    time.sleep(0.02)
+    between = datetime.now(UTC)
+    time.sleep(0.02)
+    table.append(numbers(2))
+
+    def rows(**asked: Any) -> list[int]:
+        found = lake.tables.open(NAME, **asked)
+        assert found is not None
+        return sorted(found.rows().column("n").to_pylist())
+
+    assert [rows(version=n) for n in range(3)] == [[], [1], [1, 2]]
+    assert (rows(at=between), rows(at=datetime(2100, 1, 1, tzinfo=UTC))) == ([1], [1, 2])
+    with pytest.raises(NotFound, match="has no version 3 \\(the newest is version 2\\)"):
+        rows(version=3)
+    with pytest.raises(NotFound, match="nothing is known of team/numbers at 2000"):
+        rows(at=datetime(2000, 1, 1, tzinfo=UTC))
+    assert lake.tables.open("team/nothing", version=1) is None
+
+
+def put_once(lake: Lake, number: int) -> None:
+    """How every writer of ours works: open, look, write with that handle; after any doubt once more."""
+    for _ in range(5):
+        table = opened(lake)
+        if number in table.rows().column("n").to_pylist():
+            return
+        with contextlib.suppress(Conflict, Unknown):
+            table.append(numbers(number))
+    raise AssertionError("never")
+
+
+@pytest.mark.parametrize("status", [DROP, 403, 500, 409, 412])
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_a_commit_whose_answer_is_lost_or_wrong_is_there_once(
+    bucket: str, proxy: Proxy, suffix: str, status: int
+) -> None:
+    lake = open_lake(f"s3://{bucket}/lake", who="tester")
+    made(lake, 1)
+    seen: list[str] = []
+
+    def first(method: str, path: str, number: int) -> int:
+        if method != "PUT" or not path.endswith(suffix) or len(seen) >= 1:
+            return 0
+        seen.append(path)
+        return status
+
+    proxy.answer = first
+    put_once(lake, 2)
+    assert (len(seen), held(lake)) == (1, [1, 2])
+    assert sum(opened(lake).rows().column("n").to_pylist()) == 3
+
+
+def test_a_writer_that_may_not_delete_works_past_a_checkpoint_with_old_log_entries(
+    bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.target)
+    lake = open_lake(f"s3://{bucket}/lake", who="tester")
+    table = made(lake, 1)
+    table._delta.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 days"})
+    for number in range(2, 5):
+        opened(lake).append(numbers(number))
+    opened(lake).checkpoint()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    lake = open_lake(f"s3://{bucket}/lake", who="a role without Delete")
+    proxy.answer = lambda method, path, number: 403 if method in ("DELETE", "POST") else 0
+    for number in range(5, 15):
+        opened(lake).append(numbers(number))
+    assert held(lake) == list(range(1, 15))
+    assert not [call for call in proxy.seen if call.startswith(("DELETE", "POST"))]
 
 
 def test_a_column_without_values_has_the_type_that_is_there(folder_lake: Lake) -> None:
