@@ -11,10 +11,11 @@ import gzip
 import json
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +26,8 @@ from lakeloop.functions.spooling import plain_name, unpacked
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.forgetting import Read, Tombstones, numeric
 from lakeloop.lakehouse.project.definitions import Source
+
+HEAD = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,15 @@ class Screened:
 
 def screen(name: str, path: Path, scratch: Path, form: Format, tombstones: Tombstones) -> Screened:
     """A file without the rows that are forgotten. Invalid for one that cannot be read at all."""
-    if not tombstones:
+    if not tombstones or not _may_concern(name, path, form, tombstones):
         return Screened(path)
     folder = scratch / "screened"
     folder.mkdir(exist_ok=True)
     plain = unpacked(name, path, folder)
     kept = folder / "kept"
-    match _format(form, plain_name(name), plain):
+    with open(plain, "rb") as file:
+        begins = file.read(HEAD)
+    match _format(form, plain_name(name), begins):
         case "csv":
             gone, left = _csv(plain, kept, form, tombstones)
         case "jsonl":
@@ -109,9 +114,49 @@ def screen_parquet(
     return sink.getvalue().to_pybytes(), rows.num_rows - kept.num_rows
 
 
-def _format(form: Format, name: str, path: Path) -> str:
-    with open(path, "rb") as file:
-        begins = file.read(64)
+def _may_concern(name: str, path: Path, form: Format, tombstones: Tombstones) -> bool:
+    """Whether a file has the columns of a tombstone, as far as a glance says: at a header, or for the columns' names.
+
+    Broken lines of a file without such columns are not looked at.
+    """
+    try:
+        with _opened(name, path) as file:
+            begins = file.read(HEAD)
+            match _format(form, plain_name(name), begins):
+                case "csv":
+                    header, newline, _ = begins.partition(b"\n")
+                    names = next(csv.reader([header.decode(errors="replace")], delimiter=form.delimiter), [])
+                    return not newline or not any(names) or tombstones.concern(n.strip("\ufeff\r") for n in names)
+                case "jsonl":
+                    return _names_columns(file, begins, tombstones)
+                case _:
+                    return True
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, csv.Error, RuntimeError):
+        return True
+
+
+def _names_columns(file: IO[bytes], begins: bytes, tombstones: Tombstones) -> bool:
+    wanted = {form for columns in tombstones.marks for name in columns for form in (name, json.dumps(name)[1:-1])}
+    missing, rest = {form.encode() for form in wanted}, b""
+    while begins:
+        missing -= {form for form in missing if form in rest + begins}
+        if len(missing) < len(wanted):
+            return True
+        rest, begins = begins[-HEAD:], file.read(HEAD)
+    return False
+
+
+def _opened(name: str, path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked as they are read."""
+    if name.endswith(".gz"):
+        return gzip.open(path)  # type: ignore[return-value]
+    if name.endswith(".zip"):
+        archive = zipfile.ZipFile(path)
+        return archive.open(next(one for one in archive.infolist() if not one.is_dir() and not _of_mac(one.filename)))
+    return open(path, "rb")
+
+
+def _format(form: Format, name: str, begins: bytes) -> str:
     if begins.startswith(b"PAR1"):
         return "parquet"
     if name.endswith((RETRIED, ".jsonl", ".ndjson")) or (not form.name and begins.lstrip().startswith(b"{")):

@@ -58,6 +58,8 @@ def test_no_byte_of_the_lake_tells_a_forgotten_customer(lake: Lake, kind: str, v
     entity = Entity({"customer_id": value})
     before = tellers(lake, world.typed)
     assert {key.split("/")[0] for key in before} == PLACES
+    for ending in (".checkpoint.parquet", "0001.json", ".csv.gz", ".jsonl.zip", ".arrow"):
+        assert any(key.endswith(ending) for key in before), ending
     others = counted(world)
     assert {one.kind for one in find_entity(lake, entity)} >= {"table", "journal", "raw file", "online snapshot"}
     assert tellers(lake, world.typed) == before
@@ -219,11 +221,11 @@ def test_the_same_file_is_known_again_by_the_bytes_it_landed_with(world: World) 
 
 
 def test_the_command_asks_and_says_what_it_did(world: World) -> None:
-    world.fill()
+    trained = world.fill()
     run = CliRunner()
 
-    def said(*words: str, answer: str = "") -> Result:
-        return run.invoke(app, ["lake", "forget", *words, "--lake", world.lake.url], input=answer)
+    def said(*words: str, answer: str = "", noun: str = "lake", verb: str = "forget") -> Result:
+        return run.invoke(app, [noun, verb, *words, "--lake", world.lake.url], input=answer)
 
     wrong = said("costumer_id=1")
     assert isinstance(wrong.exception, Invalid)
@@ -239,7 +241,6 @@ def test_the_command_asks_and_says_what_it_did(world: World) -> None:
     kinds = {json.loads(line)["kind"] for line in done.stdout.splitlines() if line.startswith("{")}
     assert {"table", "journal", "raw file", "artifact of a run", "online snapshot"} <= kinds
     assert tellers(world.lake, VALUE) == []
-    version = world.lake.table("shop/orders")
+    assert "4 rows forgotten" in said(trained, noun="runs", verb="show").output
     with pytest.raises(LakeloopError, match="forgotten"):
         world.lake.sql('select * from "shop.orders@2"')
-    assert version is not None
