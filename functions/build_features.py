@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, endpoints, forgetting, registry
+from lakeloop.lakehouse import applied, endpoints, forgetting, registry, runs
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
-from lakeloop.lakehouse.errors import Conflict, Invalid
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.features.online import EPOCH, Header, publish_snapshot
 from lakeloop.lakehouse.features.point_in_time import (
     change_points,
@@ -63,7 +63,8 @@ def build_features(
 ) -> list[Built]:
     """Bring every view of a project (or the named ones and what they rest on) up to its inputs.
 
-    `as_of` is the moment online answers begin before.
+    `as_of` is the moment online answers begin before. A view that cannot be built (a table elsewhere is away) stops
+    only those above it; its error is raised when the others are built.
     """
     for name in views:
         if name not in project.views:
@@ -72,14 +73,23 @@ def build_features(
                 todo=f"name one of: {', '.join(sorted(project.views)) or 'none'}",
             )
     done = []
+    failed: dict[str, LakeloopError] = {}
     for name in needed(project, views or list(project.views)):
-        built = _build(lake, project, project.views[name], as_of)
-        if built:
+        below = [failed[one] for one in bound(project).views[name].reads if one in failed]
+        try:
+            built = None if below else _build(lake, project, project.views[name], as_of)
+        except (NotFound, Corrupt, Denied, Invalid) as error:
+            below = [error]
+        if below:
+            failed[name] = below[0]
+        elif built:
             done.append(built)
             if progress:
                 progress(built)
     if not views:
         done += _build_for_champions(lake, project, as_of)
+    if failed:
+        raise next(iter(failed.values()))
     return done
 
 
@@ -108,6 +118,7 @@ def _build_online(lake: Lake, project: Project, name: str, as_of: datetime) -> B
         if _online_is_current(lake, project, view, version, state):
             return None
         rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
+        catalog.confirm()
         online_rows = _publish(lake, project, view, version, session, rows, as_of, state)
     return Built(name, rows.num_rows, online_rows, state, time.monotonic() - began)
 
@@ -121,8 +132,7 @@ def _source_state(lake: Lake, project: Project, view: str) -> int:
                 below.append(name)
             else:
                 found.add(name)
-    tables = [lake.table(f"{project.name}/{name}") for name in found]
-    return sum(table.version for table in tables if table is not None)
+    return sum(runs.data_version(lake, project, found).values())
 
 
 def needed(project: Project, views: Sequence[str]) -> list[str]:
@@ -139,7 +149,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
     began = time.monotonic()
     version = bound(project).views[view.name].version
     table_name = f"{project.name}/{view.name}"
-    catalog = LakeCatalog(lake, project)
+    catalog = LakeCatalog(lake, project, record=True)
     with Session(lake.store.location(), catalog) as session:
         session.run(
             f"select * from (\n{view.sql}\n) limit 0", where=view.sql_path
@@ -154,6 +164,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
             rows = table.rows()
         else:
             rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
+            catalog.confirm()
             table = lake.tables.open_or_create(table_name, rows.schema)
             rows = forgetting.load(lake.store).drop(rows)  # after the table was opened: a later one meets our commit
             try:

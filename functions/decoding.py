@@ -16,14 +16,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.keys import RETRIED
 from lakeloop.lakehouse.project.definitions import Read, Source
 
 BATCH = 1 << 17
-BLOCK = 16 << 20
-"""Bytes of CSV that are parsed at once; a row may be as long as this."""
+BLOCK = 4 << 20
+"""Bytes of CSV that are parsed at once; a row may be as long as this. Arrow reads 32 of them ahead."""
+PART = 64 << 20
+"""Unpacked bytes of Parquet that are read together."""
 LINES = 20_000
-RETRIED = ".quarantine.jsonl"
-"""Rows that come back from quarantine are JSON Lines, whatever the source's format."""
 
 Broken = list[dict[str, Any]]
 
@@ -37,6 +38,8 @@ class LandedFile:
     path: Path
     columns: Mapping[str, pa.DataType]
     _read: Callable[[Sequence[str], Broken], Iterator[pa.RecordBatch]]
+    parts: Sequence[tuple[int, int]] = ()
+    """Of Parquet: ranges of rows that are read together, [begin, end)."""
     broken: Broken = field(default_factory=list)
     problem: Invalid | None = None
 
@@ -135,8 +138,11 @@ def _header(path: Path, delimiter: str, where: str) -> list[str]:
 
 
 def _no_csv(where: str, error: Exception) -> Invalid:
+    what = str(error).splitlines()[0]
+    if "straddling" in what:
+        what = f"a row is longer than {BLOCK >> 20} MiB"
     return Invalid(
-        f"this cannot be read as CSV: {str(error).splitlines()[0]}",
+        f"this cannot be read as CSV: {what}",
         where=where,
         todo="send it as UTF-8 with a header line",
     )
@@ -274,10 +280,22 @@ def _parquet(where: str, path: Path) -> LandedFile:
 
     try:
         with opened() as file:
-            schema = file.schema_arrow
+            schema, parts = file.schema_arrow, _parts(file.metadata)
     except (pa.ArrowException, OSError) as error:
         raise _no_parquet(where, error) from error
-    return LandedFile("parquet", path, {f.name: f.type for f in schema if f.name != "_line"}, batches)
+    return LandedFile("parquet", path, {f.name: f.type for f in schema if f.name != "_line"}, batches, parts)
+
+
+def _parts(metadata: Any) -> list[tuple[int, int]]:
+    """Row groups that follow each other, together until they hold enough bytes."""
+    parts, begin, end, size = [], 0, 0, 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        end, size = end + group.num_rows, size + group.total_byte_size
+        if size >= PART or number + 1 == metadata.num_row_groups:
+            parts.append((begin, end))
+            begin, size = end, 0
+    return parts
 
 
 def _no_parquet(where: str, error: Exception) -> Invalid:

@@ -72,7 +72,8 @@ def ingest_data(
     prefix = keys.landing(project.name)
     for entry in lake.store.list(prefix):
         source, _, file = entry.key[len(prefix) :].partition("/")
-        if source in project.sources and source not in stopped and file and (not sources or source in sources):
+        known = source in project.sources and not project.sources[source].foreign
+        if known and source not in stopped and file and (not sources or source in sources):
             try:
                 result = _ingest_file(lake, project, project.sources[source], entry, file, watch)
             except (Refused, Invalid) as error:
@@ -88,9 +89,11 @@ def ingest_data(
 
 def land(lake: Lake, project: Project, source: str, file: str, data: bytes | BinaryIO) -> str:
     """Put a file where `ingest_data` finds it; returns its key. Invalid when the project has no such source."""
-    if source not in project.sources:
-        known = ", ".join(sorted(project.sources)) or "none"
-        raise Invalid(f"{project.name} has no source {source!r}", todo=f"name one of: {known}")
+    landing = [name for name, one in project.sources.items() if not one.foreign]
+    if source not in landing:
+        known = source in project.sources
+        what = f"reads {source!r} in place; nothing lands in it" if known else f"has no source {source!r}"
+        raise Invalid(f"{project.name} {what}", todo=f"name one of: {', '.join(landing) or 'none'}")
     key = keys.check_key(f"{keys.landing(project.name, source)}{file}")
     lake.store.put(key, data)
     return key
@@ -196,7 +199,9 @@ def _take_in(landing: _Landing, already: bool, began: float) -> Ingested:
     found = open_file(source.read, plain_name(where), path)
     check_declared(source, where, found.columns)
     watch = partial(landing.watch, where)
-    with Judged(lake, landing.project, source, found, landing.scratch, watch) as judged:
+    # What comes out of quarantine was taken in once: it goes back there, and stops no other file.
+    stops = not landing.file.endswith(keys.RETRIED)
+    with Judged(lake, landing.project, source, found, landing.scratch, watch, stops=stops) as judged:
         version = _commit(landing, judged)
         seconds, at = time.monotonic() - began, lake.clock()
         facts = {
@@ -234,11 +239,13 @@ def _commit(landing: _Landing, judged: Judged) -> int:
         table = lake.table(landing.table)
         at = _ingestion_time(lake, table)
         rows = judged.good(identity, at)
-        batches = _then(iter(rows), partial(_quarantine, landing, judged, at))
+        # Rows that are in the table were judged when they came; by the rules of today others may be wrong.
+        already = table is not None and bool(table.column("_file", [identity]))
+        batches = iter(rows) if already else _then(iter(rows), partial(_quarantine, landing, judged, at))
         first = next(batches, None)
         if table is None:
             table = lake.tables.open_or_create(landing.table, rows.schema)
-        if first is None or table.column("_file", [identity]):
+        if first is None or already or table.column("_file", [identity]):
             for _ in batches:  # the wrong rows are to be told all the same
                 pass
             return table.version
@@ -272,7 +279,7 @@ def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:
         facts = {
             name: pa.repeat(pa.scalar(v, schema.field(name).type), len(rows)) for name, v in landing.common(at).items()
         }
-        columns = {**facts, **{name: rows.column(name) for name in ("line", "reason", "row")}}
+        columns = {**facts, **{name: rows.column(name) for name in rows.column_names}}
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         landing.lake.journal("quarantine").append(table, landing.segment + (f"-{number}" if number else ""))
 
@@ -283,7 +290,7 @@ def _set_aside(landing: _Landing, problem: str) -> Ingested:
     if unreadable_tells(landing.file, landing.screened.path, landing.scratch, landing.tombstones):
         problem += "; it holds a forgotten value, and was deleted"
     else:
-        _keep(landing, keys.quarantined_file(landing.project.name, source.name, f"{landing.mark}/{landing.file}"))
+        _keep(landing, f"{keys.quarantined(landing.project.name, source.name)}{landing.mark}/{landing.file}")
     fact = {**landing.common(lake.clock()), "reason": f"file: {problem}"}
     lake.record("quarantine", [fact], f"{landing.segment}-file")
     _clear(landing)

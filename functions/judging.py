@@ -22,7 +22,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Check, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Batches, Session, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
 from lakeloop.lakehouse.rules import Rule, decoded, repeated_values, unique_rule
 
 SHOWN = 3
@@ -46,8 +46,12 @@ class Judged:
         file: LandedFile,
         scratch: Path,
         watch: Callable[[int], None] = lambda rows: None,
+        *,
+        stops: bool = True,
     ) -> None:
-        """`watch` is told how many rows were judged so far."""
+        """`watch` is told how many rows were judged so far. Without `stops`, a row that would stop the file is only
+        kept out."""
+        self._stops = stops
         self._source, self._file, self._where, self._watch = source, file, f"{source.name}/{file.path.name}", watch
         self._present = {name: kind for name, kind in file.columns.items() if name in source.columns}
         self._rules: list[Rule] = []
@@ -83,16 +87,15 @@ class Judged:
 
         Ends with Refused when rules or checks stop the file, with Invalid when it cannot be read to its end.
         """
-        self._attach()
         names = ", ".join(map(quoted, self._source.columns))
-        batches = self._session.stream(
+        sql = (
             f"select {names}, _line, {literal(identity)} as _file, {timestamp(at)} as _ingested_at, "
-            f"_bad, _out, _stop, array_to_string(_reasons, '; ') as _reason, _row from ({self._sql()})",
-            where=self._where,
+            f"_bad, _out, _stop, array_to_string(_reasons, '; ') as _reason, _row from ({self._sql()})"
         )
+        self._session.register("raw", pa.schema([*self._present.items(), ("_line", pa.int64())]).empty_table())
         width = len(self._source.columns) + 3
-        schema = pa.schema([batches.schema.field(n) for n in range(width)])
-        return pa.RecordBatchReader.from_batches(schema, self._sorted_out(batches, width))
+        schema = pa.schema(list(self._session.run(sql).schema)[:width])
+        return pa.RecordBatchReader.from_batches(schema, self._sorted_out(self._parts(sql), schema))
 
     def wrong(self) -> Iterator[pa.Table]:
         """Wrong rows (line, reason, row, kept: in the table all the same), in pieces."""
@@ -106,6 +109,18 @@ class Judged:
         """Whether DuckDB reads the file by itself."""
         return self._file.format == "parquet" and "file_row_number" not in self._file.columns
 
+    def _parts(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The answer to a question about `raw`, part by part: DuckDB computes an answer ahead of who reads it, without
+        a bound."""
+        if self._direct:
+            for rows in self._file.parts:
+                self._session.attach_file("raw", self._file.path, rows)
+                yield from self._session.stream(sql, where=self._where)
+            return
+        for batch in self._file.reader(self._present):
+            self._session.register("raw", pa.Table.from_batches([batch]))
+            yield from self._session.run(sql, where=self._where).to_batches()
+
     def _attach(self) -> None:
         """A new reading of the file, as `raw`."""
         if self._direct:
@@ -113,7 +128,7 @@ class Judged:
         else:
             self._session.register("raw", self._file.reader(self._present))
 
-    def _sorted_out(self, batches: Batches, width: int) -> Iterator[pa.RecordBatch]:
+    def _sorted_out(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         self.rows = self.quarantined = self.warned = 0
         self._stopping, self._stopped = [], 0
         self._wrong.start(self._findings)
@@ -121,7 +136,7 @@ class Judged:
         seen = 0
         try:
             for batch in batches:
-                good = self._good_part(batch, width)
+                good = self._good_part(batch, schema)
                 self._watch(seen := seen + batch.num_rows)
                 if good.num_rows and not self._stopped:
                     yield good
@@ -132,9 +147,9 @@ class Judged:
         if self._stopped:
             raise self._refused()
 
-    def _good_part(self, batch: pa.RecordBatch, width: int) -> pa.RecordBatch:
+    def _good_part(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         bad = batch.column("_bad")
-        good = pa.RecordBatch.from_arrays(batch.columns[:width], schema=pa.schema(list(batch.schema)[:width]))
+        good = pa.RecordBatch.from_arrays(batch.columns[: len(schema)], schema=schema)
         if pc.any(bad).as_py():
             self._note(batch.filter(bad))
             good = good.filter(pc.invert(batch.column("_out")))
@@ -165,6 +180,8 @@ class Judged:
             self._stop(columns["line"], columns["reason"])
 
     def _stop(self, lines: list[Any], reasons: list[Any]) -> None:
+        if not self._stops:
+            return
         self._stopped += len(lines)
         found = [f"line {line}: {reason}" for line, reason in zip(lines[:SHOWN], reasons[:SHOWN], strict=True)]
         self._stopping = [*self._stopping, *found][:SHOWN]
@@ -255,6 +272,12 @@ class _Wrong:
             self._writer = None
 
     def pieces(self) -> Iterator[pa.Table]:
-        rows = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
-        for at in range(0, rows.num_rows, CHUNK):
-            yield rows.slice(at, CHUNK)
+        with pa.OSFile(str(self.path), "rb") as file:
+            reader, waiting = pa.ipc.open_file(file), WRONG.empty_table()
+            for number in range(reader.num_record_batches):
+                waiting = pa.concat_tables([waiting, pa.Table.from_batches([reader.get_batch(number)])])
+                while waiting.num_rows >= CHUNK:
+                    yield waiting.slice(0, CHUNK)
+                    waiting = waiting.slice(CHUNK)
+            if waiting.num_rows:
+                yield waiting

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from lakeloop.lakehouse import runs
+from lakeloop.lakehouse import keys, runs
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
@@ -85,14 +85,23 @@ def _due(lake: Lake, project: Project, model: Model, as_of: datetime) -> Trigger
 
 
 def _too_much_in_quarantine(session: Session, project: Project) -> bool:
-    """Whether the newest file of any source had more than `QUARANTINE_SHARE` wrong rows: bad data make bad models."""
+    """Whether the newest file of any source has more than `QUARANTINE_SHARE` wrong rows: bad data make bad models.
+
+    Those that went in at a retry, or that a person dropped, are wrong no more.
+    """
+    retried = f"split_part({{}}, '#', 1) like '%{keys.RETRIED}'"
     found = session.run(
-        "select count(*) as n from (select quarantined, rows from lakeloop.ingestions "
-        f"where project = {literal(project.name)} "
-        "qualify row_number() over (partition by source order by logged_at desc) = 1) "
-        f"where quarantined > {QUARANTINE_SHARE} * (rows + quarantined)"
+        f"""with newest as (
+          select source, file, rows + quarantined as came, logged_at from lakeloop.ingestions
+          where project = {literal(project.name)} and not {retried.format("file")}
+          qualify row_number() over (partition by source order by logged_at desc) = 1
+        )
+        select n.source from newest n join lakeloop.quarantine_state s on s.source = n.source
+        where s.project = {literal(project.name)} and s.state = 'open'
+          and (s.file = n.file or (s.logged_at >= n.logged_at and {retried.format("s.file")}))
+        group by n.source, n.came having count(*) > {QUARANTINE_SHARE} * n.came"""
     )
-    return bool(found.column("n")[0].as_py())
+    return bool(found.num_rows)
 
 
 def _new_rows(session: Session, model: Model, last: datetime | None, as_of: datetime) -> Trigger | None:

@@ -89,5 +89,5 @@ def _checkpointed(lake: Lake, name: str) -> int:
     """The version of a table's newest checkpoint, which Delta keeps in a file of its own; 0 when there is none."""
     try:
         return int(json.loads(lake.store.get(f"{keys.table(name)}/_delta_log/_last_checkpoint"))["version"])
-    except (NotFound, ValueError, KeyError):
+    except (NotFound, ValueError, KeyError, TypeError):
         return 0

@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lakeloop.functions.decoding import BATCH, RETRIED
+from lakeloop.functions.decoding import BATCH
 from lakeloop.functions.spooling import plain_name, unpacked
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.forgetting import Read, Tombstones, numeric
+from lakeloop.lakehouse.keys import RETRIED
 from lakeloop.lakehouse.project.definitions import Source
 
 HEAD = 1 << 20

@@ -9,6 +9,7 @@ from lakeloop.lakehouse import applied, endpoints, events, keys, registry, runs
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.probing import is_lake
+from lakeloop.lakehouse.project.definitions import Source
 
 
 def status_of(lake: Lake) -> dict[str, Any]:
@@ -24,9 +25,8 @@ def status_of(lake: Lake) -> dict[str, Any]:
         found[f"project {name}"] = (
             f"revision {revision.number} by {revision.who}, {revision.at:%Y-%m-%d %H:%M}: {project.goal}"
         )
-        for source in project.sources:
-            table = lake.table(f"{name}/{source}")
-            found[f"source {source}"] = f"table version {table.version}" if table else "nothing ingested yet"
+        for source in project.sources.values():
+            found[f"source {source.name}"] = _source(lake, name, source)
         for model in project.models:
             found[f"model {model}"] = _model(lake, name, model)
     found["landing"] = f"{sum(1 for _ in lake.store.list(keys.LANDING))} files wait"
@@ -44,6 +44,13 @@ def status_of(lake: Lake) -> dict[str, Any]:
         "\n".join(f"{one.id}: {one.body['error']} ({one.body['tries']} tries)" for one in stuck) or "nothing"
     )
     return found
+
+
+def _source(lake: Lake, project: str, source: Source) -> str:
+    if source.foreign:
+        return f"read in place: {source.read.uri}"
+    table = lake.table(f"{project}/{source.name}")
+    return f"table version {table.version}" if table else "nothing ingested yet"
 
 
 def _model(lake: Lake, project: str, model: str) -> str:

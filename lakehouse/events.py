@@ -9,11 +9,17 @@ import re
 
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.store import Store
 
 
 def wake(lake: Lake, kind: str, key: str) -> None:
     """Say that something happened to `key`; the same again before it was handled is one event."""
-    lake.store.put(keys.event(kind, re.sub(r"[^A-Za-z0-9._-]", "_", key)), b"{}")
+    put(lake.store, kind, key)
+
+
+def put(store: Store, kind: str, key: str) -> None:
+    """The same, for who has a store and no lake."""
+    store.put(keys.event(kind, re.sub(r"[^A-Za-z0-9._-]", "_", key)), b"{}")
 
 
 def pending(lake: Lake) -> list[str]:

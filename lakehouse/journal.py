@@ -3,30 +3,37 @@
 A writer puts a *segment*, whose name and bytes are fixed before the first try, so that a repeated append is the same
 object. `fold` moves segments into a Delta table; every row there carries `_segment`, and the table is thereby its own
 record of what was folded: a segment that comes again later is recognised. A reader lists the inbox first, then opens
-the table, and leaves out what the table holds.
+the table, and leaves out what the table holds. Who sees a thousand segments that are not folded wakes the sweep.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import forgetting, keys
-from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, NotFound, Unknown
+from lakeloop.lakehouse import events, forgetting, keys
+from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, LakeloopError, NotFound, Unknown
+from lakeloop.lakehouse.segments import SEGMENT, encoded, read_segments, segment_of, united
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import Table, Tables, fitted, misfit, stored, stored_schema
+from lakeloop.lakehouse.tables import Table, Tables, stored
 
-SEGMENT = "_segment"
 GRACE_S = 60.0
 """A folded segment is deleted only when older than this: longer than a reader takes from its LIST to its last GET."""
-READERS = 16
+WAKE_AT = 1000
+"""Unfolded segments from which on who sees them wakes the sweep, which folds them."""
+LOOK_EVERY = 250
+"""Appends of one process to one journal after which it looks, with one LIST, how many wait."""
+FOLD_BYTES = 64 * 2**20
+FOLD_SEGMENTS = 10_000
+"""What one commit of a fold takes at most: its memory is bounded by them, however much waits."""
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -44,6 +51,22 @@ class Folded(Protocol):
     def open(self, name: str) -> Table | None: ...
 
     def open_or_create(self, name: str, schema: pa.Schema) -> Table: ...
+
+
+class Appends:
+    """How often this process appended to each journal. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def one_more(self, journal: str) -> int:
+        with self._lock:
+            self._counts[journal] += 1
+            return self._counts[journal]
+
+
+APPENDS = Appends()
 
 
 def segment_name(writer: str, number: int, at: datetime) -> str:
@@ -64,29 +87,28 @@ class Journal:
 
     def append(self, rows: pa.Table, segment: str) -> None:
         """One object with these rows. The same segment with the same rows again changes nothing; no rows, no object."""
-        if not NAME.fullmatch(segment) or SEGMENT in rows.column_names:
+        if not NAME.fullmatch(segment) or segment in (".", "..") or SEGMENT in rows.column_names:
             raise Invalid(
                 f"{segment!r} cannot be a segment of the journal {self.name}", todo="use letters, digits, '.', '_', '-'"
             )
         if not rows.num_rows:  # the table could never show that it holds it
             return
-        sink = pa.BufferOutputStream()
-        kept = stored(rows)
-        with pa.ipc.new_file(sink, kept.schema) as writer:
-            writer.write_table(kept)
-        try:
-            self._store.put(keys.segment(self.name, segment), sink.getvalue().to_pybytes(), if_absent=True)
-        except (AlreadyExists, Unknown):
-            return
+        data = encoded(stored(rows))
+        with suppress(AlreadyExists, Unknown):
+            self._store.put(keys.segment(self.name, segment), data, if_absent=True)
+        if APPENDS.one_more(f"{self._store.url} {self.name}") % LOOK_EVERY == 0:
+            self._look()
 
     def snapshot(self) -> Snapshot:
         """Inbox first, table second, then every row that the table does not hold."""
         for _ in range(5):
-            names = [entry.key.rsplit("/", 1)[1] for entry in self._store.list(keys.inbox(self.name))]
+            entries = self.waiting()
             table = self._tables.open(self.table_name)
-            held = table.column(SEGMENT, names) if table else set()
+            fresh = _not_held(entries, table)
+            if len(fresh) >= WAKE_AT:
+                self._wake()
             try:
-                pending = self._read_segments([name for name in names if name not in held], table)
+                pending = self._rows(fresh, table)
                 if pending is not None:
                     pending = self._remembered(pending, forgetting.load(self._store))
                 return Snapshot(table, pending)
@@ -106,44 +128,53 @@ class Journal:
         return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
     def fold(self, *, grace_s: float = GRACE_S) -> int:
-        """Move what lies in the inbox into the table, in one commit; returns the rows moved. Losing a race moves
-        nothing."""
-        entries = list(self._store.list(keys.inbox(self.name)))
+        """Move what lies in the inbox into the table, in one commit for each `FOLD_BYTES`; returns the rows moved.
+        Losing a race moves no more."""
+        entries = self.waiting()
         if not entries:
             return 0
-        names = [entry.key.rsplit("/", 1)[1] for entry in entries]
         table = self._tables.open(self.table_name)
-        held = table.column(SEGMENT, names) if table else set()
-        try:
-            moved = self._commit([name for name in names if name not in held], table)
-        except NotFound:  # another has folded and deleted since the LIST
-            return 0
-        old = [entry for entry, name in zip(entries, names, strict=True) if name in held and entry.age_s > grace_s]
-        self._store.delete(entry.key for entry in old)
+        fresh = _not_held(entries, table)
+        moved = 0
+        for part in _portions(fresh):
+            try:
+                table, rows = self._commit(part, table)
+            except NotFound:  # another has folded and deleted since the LIST
+                break
+            moved += rows
+            if table is None:
+                break
+        new = {entry.key for entry in fresh}
+        self._store.delete(entry.key for entry in entries if entry.key not in new and entry.age_s > grace_s)
         return moved
 
     def waiting(self) -> list[Entry]:
         """Segments in the inbox, folded or not."""
         return list(self._store.list(keys.inbox(self.name)))
 
-    def _commit(self, names: Sequence[str], table: Table | None) -> int:
-        rows = self._read_segments(names, table, quarantine=True)
+    def _commit(self, entries: Sequence[Entry], table: Table | None) -> tuple[Table | None, int]:
+        """One commit with the rows of these, and their number; no table when another was first, who may have folded
+        them: the next fold looks anew."""
+        names = [segment_of(entry) for entry in entries]
+        parts = read_segments(self._store, entries, keep=False)
+        rows, unusable = united(names, parts, table.schema if table else pa.schema([]))
+        for name in unusable:
+            self._quarantine(name)
         if rows is None or not rows.num_rows:
-            return 0
+            return table, 0
         try:
             target = table or self._tables.open_or_create(self.table_name, rows.schema)
             if table is None and target.version:
-                # Another made it meanwhile, and may have folded: the next fold looks anew.
-                return 0
+                return None, 0
             tombstones = forgetting.load(self._store)  # after the table was opened: a later one meets our commit
             kept = self._remembered(rows, tombstones)
             if kept.num_rows:
                 target.append(kept)
         except Conflict:
-            return 0
+            return None, 0
         if kept.num_rows < rows.num_rows:
             self._delete_forgotten(rows, kept)
-        return int(kept.num_rows)
+        return target, int(kept.num_rows)
 
     def _remembered(self, rows: pa.Table, tombstones: forgetting.Tombstones) -> pa.Table:
         """The rows without those of forgotten entities."""
@@ -155,34 +186,43 @@ class Journal:
         before, after = (Counter(one.column(SEGMENT).to_pylist()) for one in (rows, kept))
         self._store.delete(keys.segment(self.name, name) for name in before if after[name] < before[name])
 
-    def _read_segments(self, names: Sequence[str], table: Table | None, *, quarantine: bool = False) -> pa.Table | None:
-        """Rows of all segments that can be read and whose types agree with the table's and with those before them; a
-        fold quarantines the others."""
-        if not names:
+    def _rows(self, entries: Sequence[Entry], table: Table | None) -> pa.Table | None:
+        """Rows of all segments that can be read and whose types agree with the table's and with those before them."""
+        if not entries:
             return None
-        with ThreadPoolExecutor(min(READERS, len(names))) as pool:
-            data = dict(
-                zip(names, pool.map(lambda name: self._store.get(keys.segment(self.name, name)), names), strict=True)
-            )
-        schema, readable = table.schema if table else pa.schema([]), []
-        for name in names:
-            rows = _decoded(data[name], name, schema)
-            if rows is not None:
-                schema = pa.unify_schemas([schema, rows.schema], promote_options="permissive")
-                readable.append(rows)
-            elif quarantine:
-                self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", data[name])
-                self._store.delete([keys.segment(self.name, name)])
-        return pa.concat_tables(readable, promote_options="permissive") if readable else None
+        parts = read_segments(self._store, entries)
+        return united([segment_of(entry) for entry in entries], parts, table.schema if table else pa.schema([]))[0]
+
+    def _quarantine(self, name: str) -> None:
+        key = keys.segment(self.name, name)
+        self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", self._store.get(key))
+        self._store.delete([key])
+
+    def _look(self) -> None:
+        """Wake the sweep when a LIST of `WAKE_AT` is full. The append is done: no failure of this is one of it."""
+        with suppress(LakeloopError):
+            if len(list(self._store.list(keys.inbox(self.name), limit=WAKE_AT))) >= WAKE_AT:
+                events.put(self._store, "fold", self.name)
+
+    def _wake(self) -> None:
+        with suppress(LakeloopError):  # a reader may have no right to write; a lost event changes only when
+            events.put(self._store, "fold", self.name)
 
 
-def _decoded(data: bytes, name: str, schema: pa.Schema) -> pa.Table | None:
-    """The rows of a segment, or None when its bytes cannot be read or its types contradict `schema`."""
-    try:
-        rows = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        rows = fitted(rows.cast(stored_schema(rows.schema)), schema)
-    except (pa.ArrowException, OSError, ValueError):
-        return None
-    if misfit(rows.schema, schema):
-        return None
-    return rows.append_column(SEGMENT, pa.array([name] * rows.num_rows, pa.string()))
+def _not_held(entries: Sequence[Entry], table: Table | None) -> list[Entry]:
+    held = table.column(SEGMENT, map(segment_of, entries)) if table and entries else set()
+    return [entry for entry in entries if segment_of(entry) not in held]
+
+
+def _portions(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """The same in order, cut where `FOLD_BYTES` or `FOLD_SEGMENTS` are reached."""
+    portion: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if portion and (size + entry.size > FOLD_BYTES or len(portion) >= FOLD_SEGMENTS):
+            yield portion
+            portion, size = [], 0
+        portion.append(entry)
+        size += entry.size
+    if portion:
+        yield portion

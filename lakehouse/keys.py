@@ -15,8 +15,11 @@ FORGET_KEY = "_lake/forget.key"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"
+DOCUMENTS = "docs/"
 INBOX = "inbox/"
 QUARANTINED_SEGMENTS = "quarantine/inbox/"
+RETRIED = ".quarantine.jsonl"
+"""How a landed file ends whose rows come out of quarantine: JSON Lines, whatever the source's format is."""
 
 
 def check_key(key: str) -> str:
@@ -80,8 +83,8 @@ def raw(project: str, source: str, at: datetime, file: str) -> str:
     return f"raw/{project}/{source}/{at:%Y-%m-%d}/{file}"
 
 
-def quarantined_file(project: str, source: str, file: str) -> str:
-    return f"quarantine/{project}/{source}/{file}"
+def quarantined(project: str, source: str = "") -> str:
+    return f"quarantine/{project}/{source}/" if source else f"quarantine/{project}/"
 
 
 def online(project: str, view: str, version: str, sha256: str) -> str:

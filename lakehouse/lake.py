@@ -103,6 +103,13 @@ class Lake:
 
         return ask(self, text, values, project=project)
 
+    def runs(self, **asked: Any) -> pa.Table:
+        """Runs, filtered and ordered: the arguments of `run_list.find_runs` (`model`, `status`, `params`, `metric`,
+        `above`, `below`, `order`, `limit`)."""
+        from lakeloop.lakehouse.run_list import find_runs
+
+        return find_runs(self, **asked)
+
 
 def _reopened(url: str, who: str) -> Lake:
     return open_lake(url, who=who)

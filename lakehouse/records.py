@@ -140,7 +140,22 @@ JOURNALS: dict[str, pa.Schema] = {
         seconds=REAL,
         logged_at=TIME,
     ),
-    "quarantine": _columns(project=TEXT, source=TEXT, file=TEXT, line=WHOLE, reason=TEXT, row=TEXT, logged_at=TIME),
+    # kept: the rule only warns, so the row is in the table all the same.
+    "quarantine": _columns(
+        project=TEXT, source=TEXT, file=TEXT, line=WHOLE, reason=TEXT, row=TEXT, kept=FLAG, logged_at=TIME
+    ),
+    "quarantine_decisions": _columns(
+        project=TEXT,
+        source=TEXT,
+        number=WHOLE,
+        batch=TEXT,
+        decision=TEXT,
+        file=TEXT,
+        line=WHOLE,
+        who=TEXT,
+        why=TEXT,
+        logged_at=TIME,
+    ),
     "builds": _columns(
         project=TEXT,
         view=TEXT,

@@ -11,18 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from lakeloop.lakehouse import applied, keys
+from lakeloop.lakehouse import applied, foreign, keys
 from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import AlreadyExists, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
-from lakeloop.lakehouse.project.versions import model_version
 
 KIND = "runs"
 BEAT_S = 20.0
@@ -76,6 +75,8 @@ def open_run(
     params: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Open the run of this incident, data and rules; None when it was opened before. The project must be applied."""
+    from lakeloop.lakehouse.project.versions import model_version
+
     rules = model_version(project, model)
     run = run_id(project.name, model, incident, tables or data_version(lake, project), rules)
     if lake.documents.latest(KIND, run) is not None:
@@ -108,10 +109,18 @@ def run_id(project: str, model: str, incident: str, data: Mapping[str, int], rul
     return f"{project}-{model}-{hashlib.sha256(reason.encode()).hexdigest()[:12]}"
 
 
-def data_version(lake: Lake, project: Project) -> dict[str, int]:
-    """The newest version of each of the project's sources that has a table."""
-    tables = {f"{project.name}/{name}": lake.table(f"{project.name}/{name}") for name in project.sources}
-    return {name: table.version for name, table in tables.items() if table is not None}
+def data_version(lake: Lake, project: Project, sources: Collection[str] | None = None) -> dict[str, int]:
+    """The newest version of each of the project's sources (or of these) that has a table."""
+    found = {}
+    for name, source in project.sources.items():
+        full = f"{project.name}/{name}"
+        if sources is not None and name not in sources:
+            continue
+        if source.foreign:
+            found[full] = foreign.observe(lake, project, source)
+        elif (table := lake.table(full)) is not None:
+            found[full] = table.version
+    return found
 
 
 def get_run(lake: Lake, run: str) -> OpenRun:

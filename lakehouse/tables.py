@@ -9,8 +9,10 @@ checkpoints and clean-up belong to maintenance, which alone may delete.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -31,19 +33,28 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.store import Location
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 APP = "lakeloop"
+ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+UNANSWERED = ("error sending request", "Connection refused", "Connection reset", "timed out", "500 Inter", "503 Serv")
+"""What delta-rs says when the store is away, after its own tries."""
 AHEAD = 4
 """Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 WRITER = WriterProperties(
     # Line numbers count up: as differences they take a seventh of the bytes, and no dictionary is tried in vain.
     column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")}
+)
+COMPACTED = WriterProperties(
+    # A reader skips row groups by their statistics, and each is one thread's: a quarter of what delta-rs writes.
+    max_row_group_size=262_144,
+    compression="ZSTD",
+    column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")},
 )
 SQL_TYPES = {
     pa.int64(): "BIGINT",
@@ -75,6 +86,11 @@ class Table:
     @property
     def version(self) -> int:
         return int(self._delta.version())
+
+    @property
+    def id(self) -> str:
+        """Delta's own identity of the table: another when it was dropped and made anew."""
+        return str(self._delta.metadata().id)
 
     @property
     def schema(self) -> pa.Schema:
@@ -164,17 +180,19 @@ class Table:
             return set()
         import pyarrow.dataset as ds
 
-        dataset, condition = self._delta.to_pyarrow_dataset(), ds.field(name).isin(wanted)
-        try:
-            found = dataset.to_table(columns=[name], filter=condition)
-            return set(found.column(name).unique().to_pylist())
-        except pa.ArrowNotImplementedError:
-            # What delta-rs writes for `remove` are views of strings, which Arrow reads and cannot compare.
-            return {
-                value
-                for fragment in dataset.get_fragments(filter=condition)
-                for value in fragment.to_table(dataset.schema, columns=[name]).column(name).unique().to_pylist()
-            } & set(wanted.to_pylist())
+        column = ds.field(name)  # the bounds prune files, which the list alone would not
+        admitted = (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
+        found: set[str] = set()
+        dataset = self._delta.to_pyarrow_dataset()
+        with _reading(self.name):
+            try:
+                for batch in dataset.scanner(columns=[name], filter=admitted).to_batches():
+                    found.update(batch.column(0).unique().to_pylist())
+            except pa.ArrowNotImplementedError:
+                # What delta-rs writes for `remove` are views of strings, which Arrow reads and cannot compare.
+                for fragment in dataset.get_fragments(filter=admitted):
+                    found.update(fragment.to_table(dataset.schema, columns=[name]).column(name).unique().to_pylist())
+        return found & set(wanted.to_pylist())
 
     def newest(self, column: str) -> datetime | None:
         """The greatest value of a column of times, cut to milliseconds as the statistics of the files are; None where
@@ -185,12 +203,18 @@ class Table:
 
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
-        return self._delta.to_pyarrow_table()
+        with _reading(self.name):
+            return self._delta.to_pyarrow_table()
 
     def batches(self) -> pa.RecordBatchReader:
         """All rows of this version as a stream."""
         scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
-        return scanner.to_reader()
+
+        def read() -> Iterator[pa.RecordBatch]:
+            with _reading(self.name):
+                yield from scanner.to_batches()
+
+        return pa.RecordBatchReader.from_batches(scanner.projected_schema, read())
 
     def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
@@ -222,7 +246,8 @@ class Table:
         Conflict when what it read was overwritten meanwhile.
         """
         try:
-            return int(self._delta.optimize.compact(post_commithook_properties=NO_HOOKS)["numFilesRemoved"])
+            done = self._delta.optimize.compact(post_commithook_properties=NO_HOOKS, writer_properties=COMPACTED)
+            return int(done["numFilesRemoved"])
         except CommitFailedError as error:
             raise Conflict(f"{self.name} was overwritten meanwhile", todo="the next maintenance tries again") from error
         except (DeltaError, OSError) as error:
@@ -322,6 +347,22 @@ class _Ahead:
         self._over.set()
 
 
+def open_elsewhere(location: Location, version: int | None = None) -> Table | None:
+    """A Delta table outside of the lake, to be read only; None when there is none. NotFound for a version that its
+    owner has cleaned up."""
+    try:
+        delta = DeltaTable(location.uri, version=version, storage_options=dict(location.options) or None)
+    except (DeltaError, OSError) as error:
+        if version is not None and open_elsewhere(location) is not None:
+            todo = "its owner cleans up old versions; train on the newest"
+            raise NotFound(f"version {version} of the table is gone", where=location.uri, todo=todo) from error
+        if isinstance(error, TableNotFoundError):
+            return None
+        what = f"the Delta table cannot be opened: {_brief(error)}"
+        raise Corrupt(what, where=location.uri, todo="ask the table's owner") from error
+    return Table(location.uri, delta)
+
+
 class Tables:
     """All tables of the lake at a location."""
 
@@ -329,7 +370,11 @@ class Tables:
         self._location = location
 
     def uri(self, name: str) -> str:
-        return f"{self._location.uri}/{keys.table(name)}"
+        """Invalid for a path that delta-rs would take for another."""
+        uri = f"{self._location.uri}/{keys.table(name)}"
+        if found := ESCAPE.search(uri):
+            raise Invalid(f"a table cannot lie below a folder with {found[0]} in its name", where=uri, todo="rename it")
+        return uri
 
     def open(self, name: str, *, version: int | None = None, at: datetime | None = None) -> Table | None:
         """The newest version, or None when there is no such table. `version` names another, `at` the newest one that
@@ -483,7 +528,23 @@ def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
     return bool(pa.types.is_integer(narrow) and pa.types.is_floating(wide))
 
 
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise _unreadable(name, error) from error
+
+
 def _unreadable(name: str, error: Exception) -> LakeloopError:
+    """The store does not permit it, or does not answer, or what lies there is not that table."""
+    text = str(error)
+    if "403 Forbidden" in text or "necessary privileges" in text or "401 Unauthorized" in text:
+        return Denied(f"no permission to read the table {name}", todo="check the credentials and this role's policy")
+    if isinstance(error, PermissionError):
+        return Denied(f"no permission to read the table {name}", todo="check who owns the folder")
+    if any(sign in text for sign in UNANSWERED):
+        return Unavailable(f"the table {name} cannot be read: {_brief(error)}", todo="check the store, then try again")
     return Corrupt(
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",
@@ -499,4 +560,5 @@ def _literal(text: str) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    first = str(error).partition("\n")[0].partition(": ParsedLogPath")[0]  # delta-rs prints a whole Rust value there
+    return first[:200] or type(error).__name__

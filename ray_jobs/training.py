@@ -24,7 +24,7 @@ import pyarrow as pa
 from lakeloop.lakehouse import applied, forgetting, pins, registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, Unavailable, Unknown
-from lakeloop.lakehouse.features.training_set import training_table
+from lakeloop.lakehouse.features.training_set import pinned, training_table
 from lakeloop.lakehouse.journal import segment_name
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.learners.choosing import Chosen, choose
@@ -120,10 +120,11 @@ class _Steps:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _pull(self, digest: str, needed: Mapping[str, Output]) -> Output:
-        wanted = {name: pins.find_pin(self._lake, name, version) for name, version in self._run.tables.items()}
+        wanted = pinned(self._lake, self._project, self._run.tables)
         table, read = training_table(self._lake, self._project, self._model.name, self._run.as_of, wanted or None)
         for pin in read.values():
-            pins.hold(self._lake, pin, self._run.run)
+            if isinstance(pin, pins.Pin):  # what is not ours cannot be held
+                pins.hold(self._lake, pin, self._run.run)
         table = forgetting.load(self._lake.store).drop(table, model=f"{self._run.project}.{self._run.model}")
         return {
             "table": self._keep_table(digest, "examples.parquet", table),

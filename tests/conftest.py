@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.lake import Lake
+    from lakeloop.tests.proxies import Proxy
 
 SECRET = "moto-secret-that-no-message-may-show"
 CLEARED = (
@@ -37,13 +39,10 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """The address of a moto server of this test process: a process of its own, since delta-rs keeps the GIL in some
-    calls (`history`) and would wait for itself.
-
-    It ends when its standard input does, however the tests end.
-    """
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """The address of a moto server in a process of its own, since delta-rs keeps the GIL in some calls (`history`) and
+    would wait for itself. It ends when its standard input does, however the tests end."""
     with subprocess.Popen(
         [sys.executable, "-c", MOTO],
         stdin=subprocess.PIPE,
@@ -52,8 +51,17 @@ def moto_url() -> Iterator[str]:
         text=True,
     ) as server:
         assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        server.communicate()
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.communicate()
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The address of the moto server of this test process."""
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -70,6 +78,16 @@ def s3(moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
     return moto_url
+
+
+@pytest.fixture
+def proxy(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before moto, which the AWS variables now point to."""
+    from lakeloop.tests.proxies import passing_on
+
+    with passing_on(s3) as made:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+        yield made
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ with refused as (
     arg_max({'file': file, 'line': line, 'row': row}, (logged_at, line)) as example
   from refused group by all
 ), came as (
-  select source, sum(rows + quarantined) as of_rows from lakeloop.ingestions where project = $project group by all
+  select source, sum(rows + quarantined) as of_rows from lakeloop.ingestions
+  where project = $project and split_part(file, '#', 1) not like '%.quarantine.jsonl' group by all
 )
 select * from counted left join came using (source) order by n desc, source, kind"""
 """A reason without the value that broke the rule, so that rows of one kind are counted together."""

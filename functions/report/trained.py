@@ -9,7 +9,7 @@ from typing import Any
 from lakeloop.functions.report import words
 from lakeloop.functions.report.data import LineageFact, Stage, Trial
 from lakeloop.functions.report.scope import Scope, named
-from lakeloop.lakehouse import registry
+from lakeloop.lakehouse import foreign, registry
 
 
 def trials(scope: Scope) -> list[Trial]:
@@ -51,9 +51,13 @@ def lineage(scope: Scope, version: int) -> list[LineageFact]:
     """Everything that a version was made of, as the registry keeps it."""
     body = registry.version(scope.lake, scope.project.name, scope.model.name, version).body
     made: Mapping[str, Any] = body.get("lineage", {})
+    in_place = foreign.described(scope.lake, made.get("tables", {}))
     groups = {
         "training": _training(scope, body, made),
-        "tables": {name: f"version {number}" for name, number in made.get("tables", {}).items()},
+        "tables": {
+            name: f"version {number}" + (f": {in_place[name]}" if name in in_place else "")
+            for name, number in made.get("tables", {}).items()
+        },
         "views": made.get("views", {}),
         "rules": {"rules": made.get("rules_version"), "definition": made.get("definition")},
         "code": {"version": made.get("code_version")},

@@ -19,16 +19,21 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def version_option(
-    version: Annotated[bool, typer.Option("--version", help="Show the version", is_eager=True)] = False,
-) -> None:
-    """The whole MLOps loop on a bucket."""
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         from importlib.metadata import version as installed
 
         typer.echo(installed("lakeloop"))
         raise typer.Exit
+
+
+@app.callback()
+def version_option(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """The whole MLOps loop on a bucket."""
 
 
 start.register(app)

@@ -1,13 +1,14 @@
-"""`sources`, `ingest`, `quarantine`, `tables`, `features`, `query`."""
+"""`ingest`, `query`, `features`; and where `sources`, `quarantine` and `tables` hang in the tree."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lakeloop.infra.cli import quarantine, sources, tables
+from lakeloop.infra.cli.asking import query
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import find_place
@@ -19,12 +20,10 @@ PANEL = "Data and features"
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(ingest)
     app.command(rich_help_panel=PANEL)(query)
-    for name, commands, text in (
-        ("sources", (sources_list, sources_show), "What lands in the lake"),
-        ("quarantine", (quarantine_list, quarantine_show), "Rows that broke a rule"),
-        ("tables", (tables_list, tables_history), "Delta tables"),
-        ("features", (features_list, features_build, features_get), "Feature views"),
-    ):
+    sources.register(app, PANEL)
+    quarantine.register(app, PANEL)
+    tables.register(app, PANEL)
+    for name, commands, text in (("features", (features_list, features_build, features_get), "Feature views"),):
         group = typer.Typer(help=text, no_args_is_help=True)
         for command in commands:
             group.command(command.__name__.split("_", 1)[1])(command)
@@ -80,138 +79,6 @@ def ingest(
         raise Invalid(
             "some files could not be read; they lie in quarantine/", todo="send them again, mended", problems=problems
         )
-
-
-def query(
-    sql: Annotated[str, typer.Argument(help='One SELECT, or "-" to read it from stdin')],
-    lake: LakeOption = None,
-    env: EnvOption = None,
-    as_json: JsonOption = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header")] = False,
-    limit: Annotated[int, typer.Option(help="Rows shown to a person; --json and --csv give all")] = 100,
-) -> None:
-    """Ask anything of the lake in SQL: sources, views, runs, metrics, predictions, alerts, documents."""
-    from lakeloop.lakehouse.query.asking import ask
-
-    place = find_place(lake, env)
-    answer = ask(place.lake, sys.stdin.read() if sql == "-" else sql, project=place.local or "")
-    if csv:
-        from pyarrow import csv as arrow_csv
-
-        arrow_csv.write_csv(answer, sys.stdout.buffer)
-        return
-    rows = answer.to_pylist() if as_json else answer.slice(0, limit).to_pylist()
-    show(rows, as_json=as_json, columns=answer.column_names, empty="no rows")
-    if not as_json and answer.num_rows > limit:
-        say(f"{limit} of {answer.num_rows:,} rows; --csv or --json give all")
-
-
-def sources_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Every source, with rows and the last ingest."""
-    place = find_place(lake, env)
-    project = place.applied()
-    last = {
-        row["source"]: row
-        for row in place.lake.sql(
-            "select source, max(logged_at) as last, sum(rows)::BIGINT as rows, sum(quarantined)::BIGINT as quarantined "
-            "from lakeloop.ingestions where project = ? group by 1",
-            [project.name],
-        ).to_pylist()
-    }
-    rows = [
-        {
-            "source": name,
-            "rows": last.get(name, {}).get("rows", 0),
-            "quarantined": last.get(name, {}).get("quarantined", 0),
-            "last_ingest": last.get(name, {}).get("last"),
-            "owner": source.owner,
-            "description": source.description,
-        }
-        for name, source in project.sources.items()
-    ]
-    show(rows, as_json=as_json)
-
-
-def sources_show(name: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """One source's columns and rules."""
-    project = find_place(lake, env).applied()
-    if name not in project.sources:
-        raise NotFound(f"there is no source {name!r}", todo=f"name one of: {', '.join(project.sources)}")
-    rows = [
-        {
-            "column": c.name,
-            "type": f"{c.type}{'?' if c.nullable else ''}",
-            "range": list(c.range) if c.range else None,
-            "values": ", ".join(map(str, c.values)),
-            "note": c.note,
-        }
-        for c in project.sources[name].columns.values()
-    ]
-    show(rows, as_json=as_json)
-
-
-def quarantine_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Reasons and how often, by source."""
-    place = find_place(lake, env)
-    sql = (
-        "select source, regexp_extract(reason, '^[^:]*') as rule, count(*) as rows, any_value(reason) as example, "
-        "max(logged_at) as last from lakeloop.quarantine group by 1, 2 order by 1, 3 desc"
-    )
-    show(place.lake.sql(sql).to_pylist(), as_json=as_json, empty="no row is in quarantine")
-
-
-def quarantine_show(
-    source: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, limit: int = 20
-) -> None:
-    """The rows themselves, newest first."""
-    place = find_place(lake, env)
-    answer = place.lake.sql(
-        "select file, line, reason, row from lakeloop.quarantine where source = ? "
-        "order by logged_at desc, file, line limit ?",
-        [source, limit],
-    )
-    show(answer.to_pylist(), as_json=as_json, empty=f"no row of {source} is in quarantine")
-
-
-def tables_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """Every Delta table of the lake."""
-    place = find_place(lake, env)
-    names = [
-        entry.key
-        for project in place.lake.store.list("tables/", delimiter="/")
-        for entry in place.lake.store.list(project.key, delimiter="/")
-    ]
-    rows = []
-    for key in names:
-        table = place.lake.table(key.removeprefix("tables/").rstrip("/"))
-        if table is not None:
-            rows.append(
-                {
-                    "table": table.name,
-                    "version": table.version,
-                    "columns": len(table.schema.names),
-                    "files": len(table.files),
-                }
-            )
-    show(rows, as_json=as_json, empty="no table yet")
-
-
-def tables_history(name: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
-    """A table's commits, newest first. NAME is project/table."""
-    place = find_place(lake, env)
-    table = place.lake.table(name if "/" in name else f"{place.applied().name}/{name}")
-    if table is None:
-        raise NotFound(f"there is no table {name!r}", todo="see `lakeloop tables list`")
-    rows = [
-        {
-            "version": c.get("version"),
-            "at": c.get("timestamp"),
-            "operation": c.get("operation"),
-            "mode": (c.get("operationParameters") or {}).get("mode"),
-        }
-        for c in table.facts()
-    ]
-    show(rows, as_json=as_json)
 
 
 def features_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:

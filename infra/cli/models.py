@@ -9,7 +9,7 @@ import typer
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, WhyOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import Place, find_place
-from lakeloop.lakehouse.errors import NotFound, Refused
+from lakeloop.lakehouse.errors import Invalid, NotFound, Refused
 
 if TYPE_CHECKING:
     from lakeloop.functions.gate_model import Verdict
@@ -110,33 +110,41 @@ def train(
 
 def runs_list(
     model: Annotated[str | None, typer.Option("--model", help="Only this model's")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only these: started, finished, failed, lost")] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", help="Only with this parameter: max_depth=6")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Default: the one its model is tuned for")] = None,
+    above: Annotated[float | None, typer.Option("--above", help="Only with more of the metric")] = None,
+    below: Annotated[float | None, typer.Option("--below", help="Only with less of the metric")] = None,
+    order: Annotated[str, typer.Option("--order", help="newest, or by the metric: highest, lowest")] = "newest",
+    limit: Annotated[int, typer.Option("--limit", help="The first so many; 0: all")] = 1000,
     lake: LakeOption = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Every run, newest first, with its result and the gate's verdict."""
+    """Runs, newest first, with their result and the gate's verdict."""
+    from typing import cast
+
+    from lakeloop.lakehouse.run_list import Order, find_runs
+
     place = find_place(lake, env)
-    rows = place.lake.sql(
-        """select r.run, r.model, r.status, r.version, v.verdict, r.trigger, r.as_of, r.seconds,
-                  r.first_logged_at as started
-           from lakeloop.runs r
-           left join (
-             select run, arg_max(verdict, logged_at) as verdict from lakeloop.verdicts group by run
-           ) v using (run)
-           where ? = '' or r.model = ? order by started desc""",
-        [model or "", model or ""],
-    ).to_pylist()
-    measured = place.lake.sql(
-        "select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = ''"
-    ).to_pylist()
-    found = {(one["run"], one["metric"]): one for one in measured}
-    models = place.applied().models
+    found = find_runs(
+        place.lake,
+        model=model or "",
+        status=status or "",
+        params=dict(_pair(text) for text in param or ()),
+        metric=metric or {name: one.search.metric for name, one in place.applied().models.items()},
+        above=above,
+        below=below,
+        order=cast(Order, order),
+        limit=limit,
+    )
+    facts_of = ["run", "model", "status", "version", "verdict", "trigger", "as_of", "seconds", "first_logged_at"]
+    rows = found.select([*facts_of, "metric", "value", "low", "high"]).to_pylist()
     for row in rows:
-        metric = models[row["model"]].search.metric if row["model"] in models else ""
-        one = found.get((row["run"], metric))
-        row |= {"metric": metric, **{name: one[name] if one else None for name in ("value", "low", "high")}}
-        if one and one["value"] is not None and not as_json:
-            row["score"] = f"{metric} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]"
+        row["started"] = row.pop("first_logged_at")
+        if row["value"] is not None and not as_json:
+            between = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
+            row["score"] = f"{row['metric']} {row['value']:.4f}{between}"
     show(
         rows,
         as_json=as_json,
@@ -145,6 +153,15 @@ def runs_list(
         else ["run", "model", "status", "version", "score", "verdict", "as_of", "seconds", "trigger"],
         empty="no run yet; next: lakeloop train MODEL",
     )
+    if limit and len(rows) == limit:
+        say(f"the first {limit}; more with --limit")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise Invalid(f"--param {text!r} names no value", todo="write it as max_depth=6")
+    return name, value
 
 
 def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
@@ -368,13 +385,14 @@ def models_lineage(
     as_json: JsonOption = False,
 ) -> None:
     """What a version was made from, and where it went."""
-    from lakeloop.lakehouse import registry
+    from lakeloop.lakehouse import foreign, registry
     from lakeloop.lakehouse.runs import redaction
 
     place = find_place(lake, env)
     project = place.applied()
     number = _version(place, project, model, version)
     body = registry.version(place.lake, project.name, model, number).body
+    in_place = foreign.described(place.lake, body["lineage"]["tables"])
     used = place.lake.sql(
         "select count(*) as predictions, min(as_of) as first_as_of, max(as_of) as last_as_of from lakeloop.predictions "
         "where project = ? and model = ? and version = ?",
@@ -387,6 +405,7 @@ def models_lineage(
             "run": body["run"],
             **({"forgotten": text} if (text := redaction(place.lake, body["run"])) else {}),
             **body["lineage"],
+            **({"read_in_place": in_place} if in_place else {}),
             "parameters": body["params"],
             "model_hash": body["model_hash"],
             "environment": body["environment"],

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lakeloop.lakehouse.errors import Refused
+
 WIDE = 240
 """Columns of output that no terminal shows: a table in a file or a pipe is not folded to 80."""
 LONG = 36
@@ -65,6 +67,17 @@ def say(text: str, *, quiet: bool = False) -> None:
     """A line for a person, on stderr, so that stdout stays for results."""
     if not quiet:
         err.print(text, markup=False)
+
+
+def sure(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; Refused where nobody can answer, or the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused(f"this asks first: {question}", todo="say --yes")
+    err.print(f"{question} [y/N] ", end="", markup=False)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused("nothing was changed", todo="answer y, or say --yes")
 
 
 def cell(value: Any) -> str:

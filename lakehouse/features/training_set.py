@@ -8,39 +8,57 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.features.point_in_time import plain_columns, plain_join, window_join
+from lakeloop.lakehouse.foreign import Seen, state_at
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.pins import Pin, pin_of
+from lakeloop.lakehouse.pins import Pin, find_pin, pin_of
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog, with_no_label
 from lakeloop.lakehouse.query.session import Session, quoted, timestamp
+from lakeloop.lakehouse.tables import Table
 
 EXAMPLES = "_examples"
+Pinned: TypeAlias = Pin | Seen
+"""What was read of a table, to be read again: its files, or the state of one that is not ours."""
 RESERVED = ("id", "as_of", "label", "label_known_at", "weight", "group")
 
 
 def training_table(
-    lake: Lake, project: Project, model: str, as_of: datetime, pins: Mapping[str, Pin] | None = None
-) -> tuple[pa.Table, dict[str, Pin]]:
+    lake: Lake, project: Project, model: str, as_of: datetime, pins: Mapping[str, Pinned] | None = None
+) -> tuple[pa.Table, dict[str, Pinned]]:
     """Every example whose label was known at `as_of`, by (as_of, id): id, as_of, label, label_known_at, weight?,
     group?, then the model's inputs.
 
     What was read comes back as pins, which nobody holds yet; passed in, they give the same rows again. Invalid when
     ids repeat.
     """
-    catalog = LakeCatalog(lake, project, pins=pins)
+    catalog = LakeCatalog(lake, project, pins=pins, record=True)
     definition = project.models[model]
     with Session(lake.store.location(), catalog) as session:
         rows = training_rows(session, project, definition, as_of)
-    return rows, {name: one if isinstance(one, Pin) else pin_of(one) for name, one in sorted(catalog.read.items())}
+    catalog.confirm()
+    read = sorted(catalog.read.items())
+    return rows, {name: pin_of(one) if isinstance(one, Table) else one for name, one in read}
+
+
+def pinned(lake: Lake, project: Project, tables: Mapping[str, int]) -> dict[str, Pinned]:
+    """What `training_table` reads these versions again by. NotFound, Corrupt for one that is gone."""
+    found: dict[str, Pinned] = {}
+    for name, version in tables.items():
+        source = project.sources.get(name.partition("/")[2])
+        if source is not None and source.foreign:
+            found[name] = state_at(lake, project, source, version)
+        else:
+            found[name] = find_pin(lake, name, version)
+    return found
 
 
 def training_rows(session: Session, project: Project, model: Model, labelled_by: datetime | None) -> pa.Table:

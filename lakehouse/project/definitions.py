@@ -75,17 +75,24 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Where a source's rows come from and how its files are decoded. `null` are the texts that mean null."""
+    """Where a source's rows come from and how its files are decoded. `null` are the texts that mean null.
 
-    kind: Literal["landing"] = "landing"
+    "delta" and "parquet" are tables elsewhere, at `uri`: an absolute path, or s3://bucket/path.
+    """
+
+    kind: Literal["landing", "delta", "parquet"] = "landing"
     format: Literal["csv", "jsonl", "parquet"] = "csv"
     null: tuple[str, ...] = ("",)
     delimiter: str = ","
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table that rows land in. Known at `known_at`, or `lag` after its event time; else when it was ingested."""
+    """A table that rows land in, or one elsewhere that is read in place.
+
+    Rows are known at `known_at`, or `lag` after their event time; else when they were ingested.
+    """
 
     name: str
     owner: str
@@ -102,6 +109,11 @@ class Source:
     on_error: OnError = "quarantine"
     unlisted: Literal["drop", "keep", "stop"] = "drop"
     checks: tuple[Check, ...] = ()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its table lies outside of the lake and is read in place: nothing of it lands, nothing is judged."""
+        return self.read.kind != "landing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "project.environments.*.ray": ("",),
     "project.environments.*.log_level": ("info",),
     # sources/<name>.toml
-    "source.read.kind": ("landing",),
-    "source.read.uri": ("",),
+    "source.read.kind": ("landing", "delta", "parquet"),
     "source.read.sql": ("",),
     "source.read.connection": NOTHING,
     "source.read.cursor": ("",),

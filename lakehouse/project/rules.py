@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from lakeloop.lakehouse.project.definitions import FLOAT_TYPES, INT_TYPES, Column, FeatureView, Source, Type
 from lakeloop.lakehouse.project.documents import Document, Problems, did_you_mean, show
+from lakeloop.lakehouse.project.places import check_place
 
 _COMPARISON: Final = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)")
 # Schemas of the query layer: a project is a schema there.
@@ -81,6 +82,7 @@ def check_names(files: Mapping[str, str], problems: Problems) -> None:
 def check_source(source: Source, document: Document) -> None:
     """Times, keys and columns of a source fit together."""
     _check_time(source, document)
+    check_place(source, document)
     if source.rows == "latest" and not source.key:
         document.problem(("rows",), '"latest" needs a key to know which rows are the same; write key = ["…"]')
     for i, name in enumerate(source.key):

@@ -27,7 +27,8 @@ def source_version(source: Source) -> str:
     """The version of a source's table as its readers see it."""
     columns = [f"{c.name} {c.type}{'?' if c.nullable else ''}" for c in source.columns.values()]
     lag = "" if source.lag is None else format_duration(source.lag)
-    return digest("source", source.rows, *source.key, source.event_time, source.known_at, lag, *sorted(columns))
+    place = (source.read.kind, source.read.uri) if source.foreign else ()
+    return digest("source", source.rows, *source.key, source.event_time, source.known_at, lag, *sorted(columns), *place)
 
 
 def view_versions(project: Project, reads: Mapping[str, Iterable[str]]) -> dict[str, str]:

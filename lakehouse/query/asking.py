@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session
+from lakeloop.lakehouse.query.session import Batches, Session
 from lakeloop.lakehouse.query.statements import check_statement
+
+OF_LAKE_SCHEMA = "lakeloop."
 
 
 def ask(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | Project = "") -> pa.Table:
@@ -22,13 +25,28 @@ def ask(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | 
 
     Invalid for what is not a single SELECT-like statement, or reaches for a file, a setting or an extension.
     """
+    with _session(lake, text, project) as session:
+        return session.run(text, values, where="the query")
+
+
+@contextmanager
+def asked(lake: Lake, text: str, values: Sequence[object] = (), *, project: str | Project = "") -> Iterator[Batches]:
+    """The same in batches, for answers that are larger than memory."""
+    with _session(lake, text, project) as session:
+        yield session.stream(text, values, where="the query")
+
+
+@contextmanager
+def _session(lake: Lake, text: str, project: str | Project) -> Iterator[Session]:
+    """For one statement that was checked. No request is made for one that names no table."""
     tables = check_statement(text)
-    catalog = LakeCatalog(lake, _default_project(lake, project))
+    own = [name for name in tables if not name.startswith(OF_LAKE_SCHEMA)]
+    catalog = LakeCatalog(lake, _default_project(lake, project) if own or project else None)
     for name in sorted(tables):
         if not catalog.knows(name):  # DuckDB's own tables about itself are none of the lake's
             raise Invalid(f'there is no table "{name}"', where="the query", todo=_near(name, catalog.names()))
-    with Session(lake.store.location(), catalog) as session:
-        return session.run(text, values, where="the query")
+    with Session(lake.store.location() if tables else None, catalog) as session:
+        yield session
 
 
 def _near(name: str, names: Sequence[str]) -> str:

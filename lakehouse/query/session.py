@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from urllib.parse import quote
 
 import duckdb
 import pyarrow as pa
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
-from lakeloop.lakehouse.query.statements import TABLE_FUNCTIONS, parse, references
+from lakeloop.lakehouse.errors import Invalid, Unavailable
+from lakeloop.lakehouse.query.failures import translated
+from lakeloop.lakehouse.query.interrupting import Interruptible
+from lakeloop.lakehouse.query.statements import FORBIDDEN_FUNCTIONS, TABLE_FUNCTIONS, parse, references
 from lakeloop.lakehouse.store import Location
+
+T = TypeVar("T")
+WHOLE_ROWS, PART_ROWS = 1_000_000, 1 << 17
+"""Rows of a batch where the answer is wanted whole, and where it is read part by part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,35 @@ class Query:
     sql: str
 
 
-GONE = re.compile(r"tables/.*\.parquet.*(No such file|404)|(No such file|404).*tables/.*\.parquet")
-Relation: TypeAlias = Stored | Files | Query | pa.Table
+@dataclass(frozen=True, slots=True)
+class Union:
+    """Rows of several relations, columns by name: a journal is what was folded and what was not."""
+
+    parts: tuple[Stored | pa.Table, ...]
+    select: str = "select *"
+    then: str = ""
+    """What is asked of them, if not all: in one view, since DuckDB opens a table's log for each that stands on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A table outside of the lake: what scans it, and from the columns found there to the list of a SELECT over it."""
+
+    scan: str
+    select: Callable[[Mapping[str, str]], str]
+
+
+Relation: TypeAlias = Stored | Files | Union | Query | Foreign | pa.Table
 Catalog: TypeAlias = Callable[[str], Relation | None]
 """From a name (`weather`, `flights.weather`, `weather@3`) to what it is, or None."""
+
+
+@runtime_checkable
+class Outreaching(Protocol):
+    """A catalog some of whose tables lie outside of the lake."""
+
+    def outside(self) -> Sequence[Location]:
+        """The folders or files beyond the lake that a connection may read."""
 
 
 def quoted(name: str) -> str:
@@ -84,8 +116,11 @@ class Session:
     ) -> None:
         """`scratch` is a folder of the caller's, for `attach_file` and for what does not fit in memory."""
         self._catalog = catalog
-        self._connection = _connect(location, threads, memory, scratch)
+        outside = catalog.outside() if location and isinstance(catalog, Outreaching) else ()
+        self._connection = _connect([location, *outside] if location else [], threads, memory, scratch)
+        self._interruptible = Interruptible(self._connection)
         self._known: set[str] = set()
+        self._numbers = count()
 
     def __enter__(self) -> Session:
         return self
@@ -93,29 +128,36 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._interruptible.close()
         self._connection.close()
 
     def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = (), *, where: str = "") -> pa.Table:
         """The answer as Arrow. `where` names the text in an error (a file, "the query")."""
-        self._attach_all(sql)
-        try:
-            return self._connection.execute(sql, values).to_arrow_table()
-        except duckdb.Error as error:
-            raise translated(error, where) from error
+        batches = self.stream(sql, values, where=where, rows=WHOLE_ROWS)
+        return pa.Table.from_batches(batches, batches.schema)
 
-    def stream(self, sql: str, values: Sequence[object] = (), *, where: str = "", rows: int = 1 << 17) -> Batches:
-        """The answer in batches of so many rows, computed as they are asked for. One at a time for a session."""
+    def stream(
+        self,
+        sql: str,
+        values: Sequence[object] | Mapping[str, object] = (),
+        *,
+        where: str = "",
+        rows: int = PART_ROWS,
+    ) -> Batches:
+        """The answer in batches of at most `rows`, computed as they are asked for. One at a time for a session."""
         self._attach_all(sql)
-        return Batches(self._connection, sql, values, where, rows)
+        reader = self._call(lambda: self._connection.execute(sql, values).to_arrow_reader(rows), where)
+        return Batches(reader.schema, lambda: self._call(lambda: next(reader, None), where))
 
-    def attach_file(self, name: str, path: Path) -> None:
-        """A Parquet file in `scratch` under a name, with `_line` (1 is the first row) in place of a column that is
-        called so."""
+    def attach_file(self, name: str, path: Path, rows: tuple[int, int] | None = None) -> None:
+        """A Parquet file in `scratch` (or its rows [begin, end)) under a name, with `_line` (1 is the first row of the
+        file) in place of a column that is called so."""
         file = f"read_parquet({literal(str(path))}, file_row_number = true)"
+        part = f" where file_row_number between {rows[0]} and {rows[1] - 1}" if rows else ""
         self._connection.execute(
-            f"create or replace view {quoted(name)} as "
+            f"create or replace temp view {quoted(name)} as "
             f"select * exclude (file_row_number), file_row_number + 1 as _line "
-            f"from (select columns(c -> lower(c) <> '_line') from {file})"
+            f"from (select columns(c -> lower(c) <> '_line') from {file}{part})"
         )
         self._known.add(name)
 
@@ -127,10 +169,9 @@ class Session:
     def keep(self, name: str, sql: str, values: Sequence[object] = (), *, where: str = "") -> None:
         """Compute a query once, under a name: a temporary table."""
         self._attach_all(sql)
-        try:
-            self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values)
-        except duckdb.Error as error:
-            raise translated(error, where) from error
+        self._call(
+            lambda: self._connection.execute(f"create or replace temp table {quoted(name)} as {sql}", values), where
+        )
         self._known.add(name)
 
     def define(self, name: str, sql: str) -> None:
@@ -138,6 +179,13 @@ class Session:
         self._attach_all(sql)
         self._view(name, sql)
         self._known.add(name)
+
+    def _call(self, call: Callable[[], T], where: str) -> T:
+        """A call on the connection that Ctrl-C ends, and whose errors are ours."""
+        try:
+            return self._interruptible(call)
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            raise translated(error, where) from error
 
     def _attach_all(self, sql: str) -> None:
         for name in sorted(_names(sql)):
@@ -151,66 +199,76 @@ class Session:
         relation = self._catalog(name)
         if relation is None:
             return  # DuckDB says it best, with the names that are near
-        if isinstance(relation, pa.Table):
-            self._connection.register(f"_rows_{len(self._known)}", relation)
-            self._view(name, f"select * from _rows_{len(self._known)}")
-        elif isinstance(relation, Stored):
-            self._view(name, f"select * from delta_scan({literal(relation.uri)}, version => {relation.version})")
-        elif isinstance(relation, Files):
-            self._view(name, _files(relation))
-        else:
+        if isinstance(relation, Query):
             for dependency in sorted(_names(relation.sql)):
                 self._attach(dependency, (*path, name))
-            self._view(name, relation.sql)
+        self._view(name, self._select(name, relation))
         self._known.add(name)
+
+    def _select(self, name: str, relation: Relation) -> str:
+        """A relation as SQL. Rows in memory become a temporary table: DuckDB pushes a join's Bloom filter into a view
+        of Arrow rows that stands in a union, and then fails because their scan knows none."""
+        match relation:
+            case Query():
+                return relation.sql
+            case Stored():
+                return f"select * from delta_scan({literal(_path(relation.uri))}, version => {relation.version})"
+            case Files():
+                return _files(relation)
+            case Foreign():
+                return f"select {relation.select(self._described(name, relation.scan))} from {relation.scan}"
+            case Union():
+                rows = " union all by name ".join(self._select(name, part) for part in relation.parts)
+                return f"{relation.select} from ({rows}) {relation.then}"
+        held = f"_rows_{next(self._numbers)}"
+        self._connection.register(f"{held}_arrow", relation.combine_chunks())
+        self._connection.execute(f"create temp table {held} as select * from {held}_arrow")
+        self._connection.unregister(f"{held}_arrow")
+        return f"select * from {held}"
+
+    def _described(self, name: str, scan: str) -> dict[str, str]:
+        """The columns of a scan and their types."""
+        rows = self._call(lambda: self._connection.execute(f"describe select * from {scan}").fetchall(), name)
+        return {str(row[0]): str(row[1]) for row in rows}
 
     def _view(self, name: str, sql: str) -> None:
         """Under its name in its schema; a pinned one also as one identifier, since `"flights.weather@3"` may be spelled
         so."""
-        schema, dot, short = name.rpartition(".")
-        targets = [f"{quoted(schema)}.{quoted(short)}"] if dot else []
+        base, at, version = name.partition("@")  # a moment may hold a dot
+        schema, dot, short = base.rpartition(".")
+        targets = [f"{quoted(schema)}.{quoted(short + at + version)}"] if dot else []
         targets += [quoted(name)] if "@" in name or not dot else []
         if dot:
             self._connection.execute(f"create schema if not exists {quoted(schema)}")
         for target in targets:
-            try:
-                self._connection.execute(f"create or replace view {target} as (\n{sql}\n)")
-            except duckdb.Error as error:
-                raise translated(error, name) from error
+            text = f"create or replace view {target} as (\n{sql}\n)"
+            self._call(lambda: self._connection.execute(text), name)  # noqa: B023 - called at once
 
 
+def _path(uri: str) -> str:
+    """How DuckDB's Delta reader takes a place: of a path it cuts off a last part with '%' or beyond ASCII, of a URL
+    not."""
+    return uri if (uri.isascii() and "%" not in uri) or "://" in uri else f"file://{quote(uri)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Batches:
-    """An answer that is computed while it is read."""
+    """An answer that is computed while it is read: its memory is that of a batch."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[object], where: str, rows: int
-    ) -> None:
-        self._where = where
-        try:
-            self._reader = connection.execute(sql, values).to_arrow_reader(rows)
-        except duckdb.Error as error:
-            raise translated(error, where) from error
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._reader.schema
+    schema: pa.Schema
+    _next: Callable[[], pa.RecordBatch | None]
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        while True:
-            try:
-                batch = self._reader.read_next_batch()
-            except StopIteration:
-                return
-            except (duckdb.Error, OSError, pa.ArrowException) as error:
-                raise translated(error, self._where) from error
-            yield batch
+        return iter(self._next, None)
 
 
 @lru_cache(maxsize=1024)
 def _names(sql: str) -> frozenset[str]:
     """The tables a text names. Invalid for a function that reads files: DuckDB's lock keeps rows from it, but would
-    still tell columns."""
+    still tell columns; and for one that the lock does not hold."""
     found = references(parse(sql))
+    for name in sorted(set(found.functions) & FORBIDDEN_FUNCTIONS):
+        raise Invalid(f"{name}() may not be used", where="the query", todo="a query reads data, and nothing else")
     for name in sorted(set(found.table_functions) - TABLE_FUNCTIONS):
         raise Invalid(f"{name}() may not be used as a table", where="the query", todo="read tables by their names")
     return frozenset(found.tables)
@@ -229,13 +287,14 @@ def _files(relation: Files) -> str:
     )
 
 
-def _connect(location: Location | None, threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
+def _connect(places: Sequence[Location], threads: int, memory: str, scratch: Path | None) -> duckdb.DuckDBPyConnection:
     # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
     # ms a connection.
     connection = duckdb.connect(
         ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
     )
-    for extension in ("delta", "httpfs") if location and location.options else ("delta",) if location else ():
+    options = next((place.options for place in places if place.options), {})
+    for extension in ("delta", "httpfs") if options else ("delta",) if places else ():
         connection.execute(f"load {literal(_extension(extension))}")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -244,13 +303,15 @@ def _connect(location: Location | None, threads: int, memory: str, scratch: Path
     connection.execute("set enable_progress_bar = false")
     if memory:
         connection.execute(f"set memory_limit = {literal(memory)}")
-    folders = [location.uri.rstrip("/")] if location else []
-    if location and location.options:
-        connection.execute(_secret(location.options))
+    if options:
+        connection.execute(_secret(options))
+    folders = [place.uri.rstrip("/") for place in places]
     if scratch:
         folders.append(str(scratch))
         connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
     connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
+    # A table elsewhere may be one file.
+    connection.execute(f"set allowed_paths = [{', '.join(map(literal, folders))}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     return connection
@@ -273,6 +334,7 @@ def _secret(options: Mapping[str, str]) -> str:
     return f"create secret lake ({', '.join(f'{key} {value}' for key, value in parts.items())})"
 
 
+@lru_cache
 def _extension(name: str) -> str:
     """The extension's file in its wheel: nothing is downloaded."""
     found = importlib.util.find_spec(f"duckdb_extension_{name}")
@@ -284,23 +346,3 @@ def _extension(name: str) -> str:
             todo=f"pip install duckdb-extension-{name}=={duckdb.__version__}",
         )
     return str(files[0])
-
-
-def translated(error: Exception, where: str) -> LakeloopError:
-    """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = lines[0] if lines else type(error).__name__
-    hint = next((line for line in lines[1:] if line.startswith(("Did you mean", "Candidate"))), "")
-    if isinstance(error, duckdb.HTTPException | duckdb.IOException) and GONE.search(what):
-        return Unavailable(
-            "a file of this version is gone: vacuum deleted it, or rows in it were forgotten",
-            where=where,
-            todo="try again, or read a newer version",
-        )
-    if isinstance(error, duckdb.HTTPException | duckdb.IOException):
-        return Unavailable(what, where=where, todo="check the store, then try again")
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return Unavailable(
-            "the query needs more memory than it may use", where=where, todo="select fewer rows or columns"
-        )
-    return Invalid(what, where=where or "the query", todo=hint or "mend the SQL")

@@ -116,7 +116,8 @@ class FolderStore:
                     status = entry.stat()
                 except FileNotFoundError:
                     continue
-                yield Entry(key, status.st_size, max(0.0, now - status.st_mtime))
+                tag = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+                yield Entry(key, status.st_size, max(0.0, now - status.st_mtime), tag)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -47,7 +47,9 @@ class MemoryStore:
                 continue
             end = key.find(delimiter, len(prefix)) if delimiter else -1
             entry = (
-                Entry(key[: end + 1], 0, 0.0) if end >= 0 else Entry(key, len(data), max(0.0, time.time() - written))
+                Entry(key[: end + 1], 0, 0.0)
+                if end >= 0
+                else Entry(key, len(data), max(0.0, time.time() - written), f"{id(data)}-{written}")
             )
             if entry.key.encode() > after.encode():
                 found.setdefault(entry.key, entry)

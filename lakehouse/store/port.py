@@ -14,6 +14,9 @@ class Entry(NamedTuple):
     size: int
     age_s: float
     """Seconds since it was written, by the store's own clock."""
+    tag: str = ""
+    """Another one whenever the object is written anew: S3's ETag, a file's inode, time and size. Empty for a common
+    prefix."""
 
 
 @dataclass(frozen=True, slots=True)

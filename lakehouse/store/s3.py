@@ -155,7 +155,7 @@ class S3Store:
         now = parsedate_to_datetime(stamp) if stamp else datetime.now(UTC)
         cut = len(self.prefix)
         found = [
-            Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds()))
+            Entry(o["Key"][cut:], o["Size"], max(0.0, (now - o["LastModified"]).total_seconds()), o.get("ETag", ""))
             for o in page.get("Contents", [])
         ]
         found += [Entry(p["Prefix"][cut:], 0, 0.0) for p in page.get("CommonPrefixes", [])]

@@ -1,6 +1,6 @@
 """`make bench`: runs every benchmark in a process of its own and writes docs/benchmarks.md.
 
-Each prints one JSON line last.
+Each prints JSON lines last, one for each figure.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ the same run; the seconds are those of that run. {machine}.
 """
 
 
-def run(name: str) -> dict[str, Any]:
-    """One benchmark's result."""
+def run(name: str) -> list[dict[str, Any]]:
+    """One benchmark's figures."""
     done = subprocess.run(
         [sys.executable, "-m", f"tests.benchmarks.{name}"], capture_output=True, text=True, check=True
     )
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    sys.stderr.write(f"{found['what']}: {found['ratio']:.2f}\n")
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    for one in found:
+        sys.stderr.write(f"{one['what']}: {one['ratio']:.2f}\n")
     return found
 
 
 def main() -> None:
     names = sorted(path.stem for path in HERE.glob("bench_*.py"))
-    rows = [run(name) for name in names]
+    rows = [row for name in names for row in run(name)]
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, CPython {platform.python_version()}"
     lines = [f"| {r['what']} | {r['ours']} | {r['reference']} | {r['ratio']:.2f} | {r['aim']} |" for r in rows]
     PAGE.write_text(HEAD.format(machine=machine) + "\n".join(lines) + "\n")

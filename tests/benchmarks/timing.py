@@ -23,7 +23,7 @@ def compare(ours: Callable[[], object], reference: Callable[[], object], rounds:
 
 
 def report(what: str, ours: str, reference: str, ratio: float, aim: str) -> None:
-    """The one JSON line."""
+    """One figure: a JSON line."""
     sys.stdout.write(
         json.dumps({"what": what, "ours": ours, "reference": reference, "ratio": ratio, "aim": aim}) + "\n"
     )

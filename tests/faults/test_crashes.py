@@ -15,6 +15,7 @@ import pytest
 
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.maintain_lake import vacuum
+from lakeloop.functions.retry_quarantined import retry_quarantined
 from lakeloop.lakehouse.artifacts import Artifacts
 from lakeloop.lakehouse.documents import Documents
 from lakeloop.lakehouse.errors import AlreadyExists, LakeloopError, NotFound, Unavailable, Unknown
@@ -328,3 +329,39 @@ def test_a_commit_whose_answer_was_lost_is_found_by_looking(folder_lake: Lake, m
             ingest_data(folder_lake, shop())
     assert [(one.rows, one.already) for one in ingest_data(folder_lake, shop())] == [(0, True)]
     assert state(folder_lake)["rows"] == [1, 3]
+
+
+def priced(most: int) -> Project:
+    source = PROJECT["sources/sales.toml"].replace('"float64"', f'{{ type = "float64", range = [0, {most}] }}')
+    return parse_project({**PROJECT, "sources/sales.toml": source})
+
+
+def test_a_retry_out_of_quarantine_takes_each_row_in_once(places: Callable[[], str]) -> None:
+    """Decided, landed and ingested: wherever it stops, the next retry and ingest complete it, with what came since."""
+    strict, loose = priced(10), priced(100)
+
+    def prepare() -> Store:
+        lake = Lake(open_lake(places()).store, "tester", lambda: NOON)
+        land(lake, strict, "sales", "a.csv", SALES.replace(b"dear", b"50") + b"5,2026-01-05,60\n")
+        ingest_data(lake, strict)
+        return lake.store
+
+    def work(store: Store) -> None:
+        lake = Lake(store, "tester", lambda: NOON)
+        retry_quarantined(lake, "shop", "sales")
+        ingest_data(lake, loose)
+
+    failures = 0
+    for store, failure in sweep(prepare, work, unavailable):
+        failures += 1
+        lake = Lake(store, "another", lambda: NOON)
+        land(lake, strict, "sales", "b.csv", b"id,day,price\n6,2026-01-06,70\n")
+        ingest_data(lake, strict if failures % 2 else loose)
+        for _ in range(2):
+            work(store)
+            rows = lake.sql("select id from sales order by id", project=loose)  # type: ignore[arg-type]
+            assert rows.column("id").to_pylist() == [1, 2, 3, 5, 6], failure
+            left = lake.sql("select line from lakeloop.quarantine_state where state = 'open'").to_pylist()
+            assert left == [{"line": 4}], failure
+            assert [*store.list("landing/")] == [], failure
+    assert failures >= 12

@@ -198,6 +198,8 @@ def test_a_file_that_cannot_be_read_is_set_aside_with_the_reason(
         (["status", "--env", "prod"], 2, "no environment 'prod'", "dev"),
         (["monitors", "run", "--as-of", "soon"], 2, "'soon' is not a time", "2013-04-01"),
         (["status", "--lake", "gs://x"], 2, "'gs://x' is not a lake", "s3://bucket/prefix"),
+        (["runs", "list", "--param", "depth"], 2, "names no value", "max_depth=6"),
+        (["runs", "list", "--order", "best"], 2, "no order 'best'", "highest"),
         (["runs", "show", "r1"], 1, "no run 'r1'", "runs list"),
     ],
 )
@@ -216,6 +218,18 @@ def test_outside_of_a_project_the_command_says_where_it_looked(run: Run, tmp_pat
     assert said.code == 1
     assert "lakeloop.toml" in said.err
     assert "lakeloop init" in said.err
+
+
+def test_a_file_is_landed_under_its_name_alone_whatever_is_in_it(run: Run, folder: Path) -> None:
+    assert run("apply").code == 0
+    name = "ü a+b%2F#1 日本.csv"
+    (folder / "below").mkdir()
+    (folder / "below" / name).write_text(rows(3))
+    said = run("ingest", "customers", f"below/../below/{name}", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["file"] == name
+    found = json.loads(run("query", "select distinct _file from customers_history", "--json").out)
+    assert found["_file"].startswith(f"{name}#")
 
 
 @pytest.mark.parametrize(
@@ -306,6 +320,13 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"
     )
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    from importlib.metadata import version
+
+    said = run("--version")
+    assert (said.code, said.out.strip()) == (0, version("lakeloop"))
 
 
 def test_every_command_explains_itself() -> None:

@@ -1,21 +1,25 @@
-"""A journal under appends, repeats, folds that race and crashes at any call: every appended row is read exactly
-once."""
+"""A journal under appends, repeats, folds that race, crashes at any call, compaction, checkpoints, log clean-up and
+vacuum: every appended row is read exactly once, by whoever reads, whatever it has kept."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.journal import Journal
+from lakeloop.lakehouse.segments import KEPT
 from lakeloop.lakehouse.store.folder import FolderStore
 from lakeloop.lakehouse.tables import Table, Tables
 from lakeloop.lakehouse.testing import FaultyStore
@@ -117,6 +121,66 @@ class AJournal(RuleBasedStateMachine):
         with contextlib.suppress(Unavailable):
             Journal(FaultyStore(self.store, fail_at, when), self.tables, NAME).fold(grace_s=AT_ONCE)
 
+    @rule(segment=segments, at_once=st.booleans())
+    def shipped_again_after_it_was_folded_and_deleted(self, segment: str, at_once: bool) -> None:
+        self.journal.fold(grace_s=AT_ONCE)
+        self.journal.fold(grace_s=AT_ONCE)
+        assert f"inbox/{NAME}/{segment}" not in {entry.key for entry in self.journal.waiting()}
+        self.append_again(segment)
+        self.fold(at_once)
+
+    @rule(numbers=st.lists(st.integers(5000, 9000), unique=True, min_size=2, max_size=4), again=st.booleans())
+    def segments_in_another_order(self, numbers: list[int], again: bool) -> None:
+        """Names that sort before and after those that are folded, from a writer whose clock is wrong."""
+        for number in numbers:
+            segment = f"s{number:04d}"
+            self.rows.setdefault(segment, pa.table({"row": [f"{segment}-0"]}))
+            self.journal.append(self.rows[segment], segment)
+            if again:
+                self.journal.fold(grace_s=AT_ONCE)
+
+    @rule()
+    def two_fold_at_once(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda _: Journal(self.store, self.tables, NAME).fold(grace_s=AT_ONCE), range(2)))
+
+    # -- maintenance, as `maintain_lake` does it, and more impatiently ---
+
+    @property
+    def table(self) -> Table | None:
+        return self.tables.open(f"lakeloop/{NAME}")
+
+    @precondition(lambda self: self.table is not None)
+    @rule()
+    def compact(self) -> None:
+        assert self.table is not None
+        self.table.compact()
+
+    @precondition(lambda self: self.table is not None)
+    @rule(clean=st.booleans())
+    def checkpoint(self, clean: bool) -> None:
+        """With the log before it removed: as after the retention of a year."""
+        assert self.table is not None
+        self.table.checkpoint()
+        log = self.folder / "tables" / "lakeloop" / NAME / "_delta_log"
+        for commit in log.glob("*.json") if clean else ():
+            if int(commit.stem) < self.table.version:
+                commit.unlink()
+
+    @precondition(lambda self: self.table is not None)
+    @rule()
+    def vacuum(self) -> None:
+        """Without any retention: every file goes that the newest version does not name."""
+        delta = DeltaTable(str(self.folder / "tables" / "lakeloop" / NAME))
+        delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
+    @rule(keep=st.booleans())
+    def read_by_another_process(self, keep: bool) -> None:
+        """One that has kept what it read, or nothing."""
+        if not keep:
+            KEPT.forget(self.store.url)
+        assert self.read(Journal(FolderStore(self.folder), self.tables, NAME)) == self.expected()
+
     @rule(damage=st.sampled_from([b"", b"ARROW1", b"x" * 100]), number=st.integers(0, 3))
     def damaged_segment(self, damage: bytes, number: int) -> None:
         self.store.put(f"inbox/{NAME}/broken-{number}", damage)
@@ -128,3 +192,11 @@ class AJournal(RuleBasedStateMachine):
 
 TestAJournal = AJournal.TestCase
 TestAJournal.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+
+
+class ALongerJournal(AJournal):
+    """The same, over many more steps."""
+
+
+TestALongerJournal = pytest.mark.slow(ALongerJournal.TestCase)
+TestALongerJournal.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

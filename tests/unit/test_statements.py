@@ -173,3 +173,9 @@ def test_a_query_that_does_not_bind_is_told_in_one_line_and_a_hint(sql: str, tol
     with pytest.raises(Invalid) as error:
         describe(FLIGHTS, sql)
     assert str(error.value) == told
+
+
+def test_a_nul_character_is_refused_wherever_it_stands() -> None:
+    for text in ("select 'a\0b'", "select 1\0", "\0"):
+        with pytest.raises(Invalid, match="NUL"):
+            check_statement(text)

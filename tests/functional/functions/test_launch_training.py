@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.launch_training import launch_training
+from lakeloop.functions.retry_quarantined import drop_quarantined, retry_quarantined
 from lakeloop.tests.functional.functions.conftest import DAY, START, Shop
 
 NEW_ROWS = """
@@ -54,4 +55,18 @@ def test_nothing_is_trained_while_the_newest_file_was_bad(shop: Shop) -> None:
     assert (result.rows, result.quarantined) == (1, 1)
     assert launched(shop) == []
     labelled(shop, 5, "good.csv")
+    assert len(launched(shop)) == 1
+
+
+def test_wrong_rows_hold_training_back_until_they_are_settled(shop: Shop) -> None:
+    shop.apply(NEW_ROWS)
+    trained_before(shop)
+    labelled(shop, 4)
+    bad = "id,seen,clicks,bought,known\nx,someday,1,true,\ny,2024-03-02T00:00:00Z,2,true,\n"
+    land(shop.lake, shop.project, "visits", "bad.csv", bad.encode())
+    ingest_data(shop.lake, shop.project)
+    assert retry_quarantined(shop.lake, shop.project.name, "visits")
+    ingest_data(shop.lake, shop.project)
+    assert launched(shop) == [], "the same row is wrong again"
+    assert drop_quarantined(shop.lake, shop.project.name, "visits")
     assert len(launched(shop)) == 1

@@ -288,6 +288,7 @@ UNREADABLE: dict[str, tuple[str, str, bytes]] = {
     "not UTF-8": ("csv", "a.csv", b"id,x\n1,\xff\xfe\n"),
     "missing column": ("csv", "a.csv", b"id,y\n1,a\n"),
     "missing key": ("csv", "a.csv", b"x\na\n"),
+    "a row of 9 MB": ("csv", "a.csv", b"id,x\n1," + b"a" * 9_000_000 + b"\n2,b\n"),
     "column twice": ("csv", "a.csv", b"id,x,x\n1,a,b\n"),
     "truncated gzip": ("csv", "a.csv.gz", gzip.compress(b"id,x\n" + b"1,a\n" * 5000)[:-9]),
     "no gzip": ("csv", "a.csv.gz", b"id,x\n1,a\n"),

@@ -27,7 +27,7 @@ from lakeloop.lakehouse.store.s3 import S3Store, default_retrying
 from lakeloop.tests.conftest import SECRET
 
 if TYPE_CHECKING:
-    from lakeloop.tests.functional.lakehouse.conftest import Proxy
+    from lakeloop.tests.proxies import Proxy
 
 DROP = -1
 

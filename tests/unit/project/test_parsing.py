@@ -13,6 +13,7 @@ from lakeloop.lakehouse.project.definitions import Environment, LogUniform, Maxi
 from lakeloop.lakehouse.project.not_yet import BUILT
 from lakeloop.lakehouse.project.parsing import find_project, parse_project, read_project
 from lakeloop.lakehouse.project.schema import KINDS, json_schema
+from lakeloop.lakehouse.project.versions import source_version
 from lakeloop.tests.unit.project.projects import FLIGHTS, SMALLEST, flights, smallest
 
 
@@ -44,6 +45,28 @@ def test_what_is_not_said_has_the_defaults_of_the_format() -> None:
     assert churn.retrain.unless == ("quarantine",)
     assert (churn.gate.first, churn.output.threshold, churn.serving.timeout) == ("promote", 0.5, timedelta(seconds=1))
     assert project.sources["customers"].columns["churned"].nullable
+
+
+def test_a_column_may_say_itself_what_becomes_of_a_wrong_row() -> None:
+    project = smallest({"sources/customers.toml": ('"int32"', '{ type = "int32", range = [0, 9], on_error = "warn" }')})
+    columns = project.sources["customers"].columns
+    assert (columns["logins"].on_error, columns["plan"].on_error) == ("warn", None)
+    assert "columns.*.on_error" in properties(json_schema("source"))
+
+
+def test_a_table_elsewhere_is_a_source_whose_place_is_part_of_its_version() -> None:
+    landing = 'read = { kind = "landing", format = "csv" }'
+    places = [
+        smallest({"sources/customers.toml": (landing, f'lag = "1d"\nread = {{ kind = "delta", uri = "{uri}" }}')})
+        for uri in ("/data/customers", "s3://crm/customers")
+    ]
+    sources = [project.sources["customers"] for project in places]
+    assert [(one.foreign, one.read.kind, one.read.uri) for one in sources] == [
+        (True, "delta", "/data/customers"),
+        (True, "delta", "s3://crm/customers"),
+    ]
+    assert not smallest().sources["customers"].foreign
+    assert len({source_version(one) for one in (*sources, smallest().sources["customers"])}) == 3
 
 
 def test_the_gap_is_as_long_as_labels_are_waited_for() -> None:

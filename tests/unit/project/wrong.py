@@ -14,6 +14,13 @@ def new_view(sql: str, header: str = 'owner = "x"\nentity = []\nevent_time = "ti
     return "-- /// feature-view\n" + "".join(f"-- {line}\n" for line in header.split("\n")) + f"-- ///\n{sql}\n"
 
 
+def elsewhere(read: str, top: str = 'lag = "1h"\n', columns: str = "") -> str:
+    """The text of a source that is read in place; timed unless `top` says that it is timeless."""
+    read = f'{{ kind = "delta"{", " * bool(read)}{read} }}'
+    timed = "" if "timeless" in top else 'event_time = "day"\n'
+    return f'owner = "x"\nread = {read}\n{timed}{top}[columns]\nid = "int64"\nday = "date"\n{columns}'
+
+
 WRONG: dict[str, Change] = {
     # keys and values
     "an unknown key near a known one": {TOML: ('test  = "21d"', 'tset  = "21d"')},
@@ -44,6 +51,29 @@ WRONG: dict[str, Change] = {
         SOURCE: ('rows       = "latest"', 'rows       = "newest"'),
         TOML: ('by    = "time"', 'by    = "date"'),
         WINDOWS: ('-- entity      = ["carrier"]\n', ""),
+    },
+    # tables elsewhere
+    "a table elsewhere that does not say where": {"sources/prices.toml": elsewhere("")},
+    "a table elsewhere by a path that is not whole": {"sources/prices.toml": elsewhere('uri = "../prices"')},
+    "a table elsewhere by a relative path": {"sources/prices.toml": elsewhere('uri = "data/prices"')},
+    "a table elsewhere that is a whole bucket": {"sources/prices.toml": elsewhere('uri = "s3://prices"')},
+    "a table elsewhere by a pattern": {"sources/prices.toml": elsewhere('uri = "/data/*.parquet"')},
+    "a table elsewhere with rules nobody enforces": {
+        "sources/prices.toml": elsewhere(
+            'uri = "/data/prices", format = "csv"',
+            'rows = "replace"\non_error = "stop"\nunlisted = "stop"\nlag = "1h"\n',
+            'price = { type = "float64", range = [0, 10] }\n[[check]]\nname = "x"\nsql = "select * from prices"\n',
+        )
+    },
+    "a table elsewhere that does not say when rows were known": {
+        "sources/prices.toml": elsewhere('uri = "/data/prices"', "")
+    },
+    "a table elsewhere without an order of versions": {
+        "sources/prices.toml": elsewhere('uri = "/data/prices"', 'timeless = true\nkey = ["id"]\nrows = "latest"\n')
+    },
+    "a place for files that land": {SOURCE: ('format = "csv", null', 'format = "csv", uri = "/data", null')},
+    "a rule of a column that is none of the values": {
+        SOURCE: ('{ type = "int16?", range = [-120', '{ type = "int16?", on_error = "ignore", range = [-120')
     },
     # not built yet
     "a stage that is not built: a key": {
