@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, endpoints, registry, runs
+from lakeloop.lakehouse import applied, endpoints, forgetting, registry, runs
 from lakeloop.lakehouse.applied import bound
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound
@@ -165,6 +166,7 @@ def _build(lake: Lake, project: Project, view: FeatureView, as_of: datetime) -> 
             rows = stored(session.run(f"select * from (\n{view.sql}\n)", where=view.sql_path))
             catalog.confirm()
             table = lake.tables.open_or_create(table_name, rows.schema)
+            rows = forgetting.load(lake.store).drop(rows)  # after the table was opened: a later one meets our commit
             try:
                 table.overwrite(rows, facts={"lakeloop.inputs": inputs})
             except Conflict:
@@ -205,26 +207,35 @@ def _publish(
     state: int,
 ) -> int:
     start_us = microseconds(as_of - EPOCH - ONLINE_HISTORY)
-    lines = online_rows(session, view, rows, start_us)
     empty = empty_window_row(view) if view.windows else None
     ttl_us = microseconds(view.ttl) if view.ttl is not None else None
-    snapshot = publish_snapshot(
-        lake, Header(project.name, view.name, version, view.entity, start_us, ttl_us, empty), lines
-    )
-    doc, body = (
-        online_id(project.name, view.name, version),
-        {**snapshot, "state": state, "as_of": as_of.isoformat(), "rows": lines.num_rows},
-    )
+    header = Header(project.name, view.name, version, view.entity, start_us, ttl_us, empty)
+    lines = online_rows(session, view, rows, start_us)
+    doc = online_id(project.name, view.name, version)
+    while True:
+        tombstones = forgetting.load(lake.store)
+        lines = tombstones.drop(lines)
+        snapshot = publish_snapshot(lake, header, lines)
+        put_in_force(
+            lake, doc, {**snapshot, "state": state, "as_of": as_of.isoformat(), "rows": lines.num_rows}, "built"
+        )
+        now = forgetting.load(lake.store)
+        if now.entities == tombstones.entities:
+            return int(lines.num_rows)
+        if now.mask(lines) is not None:  # put after `forget` had looked: the next one is without
+            lake.store.delete([snapshot["key"]])
+
+
+def put_in_force(lake: Lake, doc: str, body: Mapping[str, Any], why: str) -> None:
+    """Make a snapshot the one that endpoints read, unless one of a newer state is."""
     while True:
         current = lake.documents.latest(ONLINE, doc)
         try:
             if current is None:
-                lake.documents.create(ONLINE, doc, body, "built")
-            elif int(current.body["state"]) > state:
-                return int(lines.num_rows)
-            else:
-                lake.documents.update(current, body, "built")
-            return int(lines.num_rows)
+                lake.documents.create(ONLINE, doc, body, why)
+            elif int(current.body["state"]) <= int(body["state"]):
+                lake.documents.update(current, body, why)
+            return
         except LostRace:
             continue
 

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -23,9 +23,11 @@ import pyarrow as pa
 
 from lakeloop.functions.decoding import check_declared, open_file
 from lakeloop.functions.judging import Judged
+from lakeloop.functions.screening import Screened, format_of, screen, unreadable_tells
 from lakeloop.functions.spooling import Spooled, plain_name, same_bytes, spool, unpacked
-from lakeloop.lakehouse import keys
+from lakeloop.lakehouse import forgetting, keys
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Refused
+from lakeloop.lakehouse.forgetting import Tombstones
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
@@ -52,6 +54,8 @@ class Ingested:
     reasons: tuple[str, ...] = ()
     problem: str = ""
     """Why the file as a whole could not be read; it lies in quarantine/ then."""
+    forgotten: int = 0
+    """Rows of forgotten entities, which are kept nowhere."""
 
 
 def ingest_data(
@@ -107,6 +111,9 @@ class _Landing:
     copy: Spooled
     scratch: Path
     watch: Watch
+    screened: Screened
+    """What is read and stored: the copy, without the rows of forgotten entities."""
+    tombstones: Tombstones = field(default_factory=Tombstones)
 
     @property
     def mark(self) -> str:
@@ -139,22 +146,56 @@ def _ingest_file(
             copied = spool(lake.store, entry.key, entry.size, Path(scratch))
         except NotFound:
             return None
-        landing = _Landing(lake, project, source, entry.key, file, copied, Path(scratch), watch)
-        table = lake.table(landing.table)
-        already = table is not None and bool(table.column("_file", [landing.identity]))
-        try:
-            return _take_in(landing, already, began)
-        except Invalid as error:
-            if table is None or not already:
-                return _set_aside(landing, str(error))
-            _move_to_raw(landing)  # its rows are there, by rules that were others then
-            return Ingested(source.name, file, 0, 0, table.version, already=True)
+        landing = _Landing(lake, project, source, entry.key, file, copied, Path(scratch), watch, Screened(copied.path))
+        for _ in range(TRIES):
+            try:
+                return _ingest_landing(_screened(landing), began)
+            except _ForgottenMeanwhile:
+                continue
+    raise Conflict("entities are forgotten faster than it can be read", where=file, todo="run the ingest again")
+
+
+class _ForgottenMeanwhile(Exception):
+    """A tombstone came after the file was screened."""
+
+
+def _screened(landing: _Landing) -> _Landing:
+    """The landing without rows of forgotten entities; known by the bytes that landed all the same."""
+    tombstones = forgetting.load(landing.lake.store)
+    try:
+        where = f"{landing.source.name}/{landing.file}"
+        screened = screen(where, landing.copy.path, landing.scratch, format_of(landing.source), tombstones)
+    except Invalid:  # cannot be read: it is set aside, whole
+        screened = Screened(landing.copy.path)
+    return replace(landing, screened=screened, tombstones=tombstones)
+
+
+def _check_screened(landing: _Landing) -> None:
+    """Called after a table was opened and before it is written to, or after a file was stored."""
+    if forgetting.load(landing.lake.store).entities != landing.tombstones.entities:
+        raise _ForgottenMeanwhile
+
+
+def _ingest_landing(landing: _Landing, began: float) -> Ingested:
+    lake, source = landing.lake, landing.source
+    if landing.screened.empty:
+        _clear(landing)
+        return Ingested(source.name, landing.file, 0, 0, -1, forgotten=landing.screened.gone)
+    table = lake.table(landing.table)
+    already = table is not None and bool(table.column("_file", [landing.identity]))
+    try:
+        return _take_in(landing, already, began)
+    except Invalid as error:
+        if table is None or not already:
+            return _set_aside(landing, str(error))
+        _move_to_raw(landing)  # its rows are there, by rules that were others then
+        return Ingested(source.name, landing.file, 0, 0, table.version, already=True)
 
 
 def _take_in(landing: _Landing, already: bool, began: float) -> Ingested:
     lake, source = landing.lake, landing.source
     where = f"{source.name}/{landing.file}"
-    path = unpacked(where, landing.copy.path, landing.scratch)
+    path = unpacked(where, landing.screened.path, landing.scratch)
     found = open_file(source.read, plain_name(where), path)
     check_declared(source, where, found.columns)
     watch = partial(landing.watch, where)
@@ -177,7 +218,15 @@ def _take_in(landing: _Landing, already: bool, began: float) -> Ingested:
     _move_to_raw(landing)
     if already:
         return Ingested(source.name, landing.file, 0, 0, version, already=True)
-    return Ingested(source.name, landing.file, judged.rows, judged.quarantined, version, reasons=reasons)
+    return Ingested(
+        source.name,
+        landing.file,
+        judged.rows,
+        judged.quarantined,
+        version,
+        reasons=reasons,
+        forgotten=landing.screened.gone,
+    )
 
 
 def _commit(landing: _Landing, judged: Judged) -> int:
@@ -200,6 +249,7 @@ def _commit(landing: _Landing, judged: Judged) -> int:
             for _ in batches:  # the wrong rows are to be told all the same
                 pass
             return table.version
+        _check_screened(landing)
         try:
             if declared := other_types(table.schema, rows.schema):
                 table.retype(declared)
@@ -237,8 +287,10 @@ def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:
 def _set_aside(landing: _Landing, problem: str) -> Ingested:
     """A file that cannot be read stops no other: it is moved to quarantine/, and says why."""
     lake, source = landing.lake, landing.source
-    with open(landing.copy.path, "rb") as data:
-        lake.store.put(keys.quarantined_file(landing.project.name, source.name, landing.mark, landing.file), data)
+    if unreadable_tells(landing.file, landing.screened.path, landing.scratch, landing.tombstones):
+        problem += "; it holds a forgotten value, and was deleted"
+    else:
+        _keep(landing, keys.quarantined_file(landing.project.name, source.name, landing.mark, landing.file))
     fact = {**landing.common(lake.clock()), "reason": f"file: {problem}"}
     lake.record("quarantine", [fact], f"{landing.segment}-file")
     _clear(landing)
@@ -246,11 +298,19 @@ def _set_aside(landing: _Landing, problem: str) -> Ingested:
 
 
 def _move_to_raw(landing: _Landing) -> None:
-    lake = landing.lake
-    key = keys.raw(landing.project.name, landing.source.name, lake.clock(), landing.mark, landing.file)
-    with open(landing.copy.path, "rb") as data:
-        lake.store.put(key, data)
+    at = landing.lake.clock()
+    _keep(landing, keys.raw(landing.project.name, landing.source.name, at, landing.mark, landing.file))
     _clear(landing)
+
+
+def _keep(landing: _Landing, key: str) -> None:
+    with open(landing.screened.path, "rb") as data:
+        landing.lake.store.put(key, data)
+    try:
+        _check_screened(landing)
+    except _ForgottenMeanwhile:
+        landing.lake.store.delete([key])
+        raise
 
 
 def _clear(landing: _Landing) -> None:

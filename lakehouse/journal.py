@@ -19,7 +19,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import events, keys
+from lakeloop.lakehouse import events, forgetting, keys
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.segments import SEGMENT, encoded, read_segments, segment_of, united
 from lakeloop.lakehouse.store import Entry, Store
@@ -108,7 +108,10 @@ class Journal:
             if len(fresh) >= WAKE_AT:
                 self._wake()
             try:
-                return Snapshot(table, self._rows(fresh, table))
+                pending = self._rows(fresh, table)
+                if pending is not None:
+                    pending = self._remembered(pending, forgetting.load(self._store))
+                return Snapshot(table, pending)
             except NotFound:  # folded and deleted since the LIST: once more
                 continue
         raise Conflict(f"the journal {self.name} is folded faster than it can be read", todo="try again")
@@ -163,10 +166,25 @@ class Journal:
             target = table or self._tables.open_or_create(self.table_name, rows.schema)
             if table is None and target.version:
                 return None, 0
-            target.append(rows)
+            tombstones = forgetting.load(self._store)  # after the table was opened: a later one meets our commit
+            kept = self._remembered(rows, tombstones)
+            if kept.num_rows:
+                target.append(kept)
         except Conflict:
             return None, 0
-        return target, int(rows.num_rows)
+        if kept.num_rows < rows.num_rows:
+            self._delete_forgotten(rows, kept)
+        return target, int(kept.num_rows)
+
+    def _remembered(self, rows: pa.Table, tombstones: forgetting.Tombstones) -> pa.Table:
+        """The rows without those of forgotten entities."""
+        model = self.name.removeprefix("predictions.")
+        return tombstones.drop(rows, model=model, json_columns=forgetting.JSON_ROWS.get(self.name, ()))
+
+    def _delete_forgotten(self, rows: pa.Table, kept: pa.Table) -> None:
+        """Segments that held forgotten rows go at once; a reader that misses one lists again."""
+        before, after = (Counter(one.column(SEGMENT).to_pylist()) for one in (rows, kept))
+        self._store.delete(keys.segment(self.name, name) for name in before if after[name] < before[name])
 
     def _rows(self, entries: Sequence[Entry], table: Table | None) -> pa.Table | None:
         """Rows of all segments that can be read and whose types agree with the table's and with those before them."""

@@ -14,6 +14,7 @@ REVISION = re.compile(r"([0-9]{8})\.json")
 
 FORMAT = "_lake/format.json"
 COPYING = "_lake/copying.json"
+FORGET_KEY = "_lake/forget.key"
 EVENTS = "events/pending/"
 OPEN_RUNS = "open/"
 LANDING = "landing/"

@@ -93,10 +93,37 @@ def release(lake: Lake, owner: str) -> int:
     return count
 
 
-def pins_of(lake: Lake, table: str) -> list[Pin]:
-    """Every pin of a table that somebody holds: one LIST, and a LIST and a GET for each version."""
+def pins_of(lake: Lake, table: str, *, held_only: bool = True) -> list[Pin]:
+    """Every pin of a table that somebody holds, or ever held: one LIST, and a LIST and a GET for each version."""
     found = [lake.documents.get(KIND, doc) for doc in lake.documents.ids(KIND, _id(table, ""))]
-    return [_from_body(revision.body) for revision in found if revision.body["owners"]]
+    return [_from_body(revision.body) for revision in found if revision.body["owners"] or not held_only]
+
+
+def owners_of(lake: Lake, table: str, rows: Mapping[str, int]) -> dict[str, int]:
+    """Who holds files of a table, and how many of the `rows` (by path) are in theirs; the most of any version."""
+    found: dict[str, int] = {}
+    for doc in lake.documents.ids(KIND, _id(table, "")):
+        body = lake.documents.get(KIND, doc).body
+        count = sum(rows.get(file["path"], 0) for file in body["files"])
+        for owner in body["owners"] if count else ():
+            found[owner] = max(count, found.get(owner, 0))
+    return found
+
+
+def redact(lake: Lake, table: str, made: Mapping[str, DataFile | None], rows: Mapping[str, int]) -> None:
+    """Let pins name other files (path → file; None: nothing takes its place), with so many fewer rows each. Safe to
+    repeat."""
+    for doc in lake.documents.ids(KIND, _id(table, "")):
+        kept = lake.documents.get(KIND, doc)
+        while any(file["path"] in made for file in kept.body["files"]):
+            files = [(file, made.get(file["path"])) for file in kept.body["files"]]
+            renamed = [asdict(new) if new else file for file, new in files if new or file["path"] not in made]
+            gone = sum(rows[file["path"]] for file, _ in files if file["path"] in made)
+            body = {**kept.body, "files": renamed, "redacted": kept.body.get("redacted", 0) + gone}
+            try:
+                kept = lake.documents.update(kept, body, "rows were forgotten")
+            except LostRace as race:
+                kept = race.won
 
 
 def _check_young(lake: Lake, pin: Pin) -> None:

@@ -179,6 +179,33 @@ def record_run(lake: Lake, run: OpenRun, status: str, at: datetime, facts: Mappi
     lake.record("runs", [row | dict(facts or {})], segment_name(f"{run.run}-{status}", 0, at))
 
 
+def mark_redacted(lake: Lake, run: str, tombstone: str, rows: int) -> bool:
+    """Note that so many rows that a run used were forgotten, so that it rebuilds without them. Safe to repeat; False
+    for what is no run, or was marked with as many before."""
+    found = lake.documents.latest(KIND, run)
+    while found is not None:
+        marks = found.body.get("redacted", {})
+        if marks.get(tombstone, {"rows": 0})["rows"] >= rows:
+            return False
+        mark = {tombstone: {"rows": rows, "at": lake.clock().isoformat()}}
+        try:
+            lake.documents.update(found, {**found.body, "redacted": marks | mark}, "rows were forgotten")
+            return True
+        except LostRace as race:
+            found = race.won
+    return False
+
+
+def redaction(lake: Lake, run: str) -> str:
+    """What was forgotten of a run, in words; empty for most."""
+    found = lake.documents.latest(KIND, run)
+    marks = list(found.body.get("redacted", {}).values()) if found is not None else []
+    if not marks:
+        return ""
+    rows, at = sum(mark["rows"] for mark in marks), max(mark["at"] for mark in marks)
+    return f"{rows:,} rows forgotten, the last on {at[:10]}; it rebuilds redacted"
+
+
 @contextmanager
 def beating(lake: Lake, run: str, every_s: float = BEAT_S) -> Iterator[None]:
     """While inside, the marker is put again and again, so that the run is seen to be worked on."""
@@ -205,7 +232,7 @@ def beating(lake: Lake, run: str, every_s: float = BEAT_S) -> Iterator[None]:
 def _settle(lake: Lake, run: str, status: Outcome, result: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """First the document, then the row; one who comes again after a crash in between writes the row that is missing."""
     settled = lake.documents.get(KIND, run)
-    if settled.body["status"] == "opened":
+    while settled.body["status"] == "opened":
         try:
             body = {**settled.body, **result, "status": status}
             settled = lake.documents.update(settled, body, str(result.get("error", "")))

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
 from queue import Full, Queue
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 from deltalake import (
@@ -31,10 +31,14 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
 from lakeloop.lakehouse.store import Location
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 APP = "lakeloop"
 ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -152,6 +156,24 @@ class Table:
         )
         return int(found["num_deleted_rows"] or 0)
 
+    def replace(self, column: str, text: str, by: str, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit in which this text of a column is another. Returns in how many rows. Conflict as in `remove`."""
+        where, value = f"{_identifier(column)} = {_literal(text)}", _literal(by)
+
+        def call(marks: CommitProperties) -> Any:
+            return self._delta.update(
+                updates={_identifier(column): value},
+                predicate=where,
+                commit_properties=marks,
+                post_commithook_properties=NO_HOOKS,
+            )
+
+        return int(self._commit(call, facts)["num_updated_rows"] or 0)
+
+    def fence(self, *, facts: Mapping[str, str] | None = None) -> int:
+        """One commit without rows: whoever computed from an older handle is refused. Returns the version."""
+        return self._write(self.schema.empty_table(), "append", "merge", facts)
+
     def column(self, name: str, values: Iterable[str]) -> set[str]:
         """Those of `values` that stand in this string column; only files whose statistics admit one are read."""
         wanted = pa.array(sorted(values), pa.string())
@@ -162,10 +184,16 @@ class Table:
         column = ds.field(name)  # the bounds prune files, which the list alone would not
         admitted = (column >= wanted[0]) & (column <= wanted[-1]) & column.isin(wanted)
         found: set[str] = set()
+        dataset = self._delta.to_pyarrow_dataset()
         with _reading(self.name):
-            for batch in self._delta.to_pyarrow_dataset().scanner(columns=[name], filter=admitted).to_batches():
-                found.update(batch.column(0).unique().to_pylist())
-        return found
+            try:
+                for batch in dataset.scanner(columns=[name], filter=admitted).to_batches():
+                    found.update(batch.column(0).unique().to_pylist())
+            except pa.ArrowNotImplementedError:
+                # What delta-rs writes for `remove` are views of strings, which Arrow reads and cannot compare.
+                for fragment in dataset.get_fragments(filter=admitted):
+                    found.update(fragment.to_table(dataset.schema, columns=[name]).column(name).unique().to_pylist())
+        return found & set(wanted.to_pylist())
 
     def newest(self, column: str) -> datetime | None:
         """The greatest value of a column of times, cut to milliseconds as the statistics of the files are; None where
@@ -374,6 +402,12 @@ class Tables:
             ) from error
         return Table(name, delta)
 
+    def folder(self, name: str) -> FileSystem:
+        """A table's folder, to read files of it that no version names."""
+        from pyarrow.fs import PyFileSystem
+
+        return PyFileSystem(DeltaStorageHandler(self.uri(name), dict(self._location.options)))
+
     def open_or_create(self, name: str, schema: pa.Schema) -> Table:
         """The newest version; an empty table with this schema is made when there is none. Losing that race is no
         error."""
@@ -531,6 +565,14 @@ def _unreadable(name: str, error: Exception) -> LakeloopError:
         f"the table {name} cannot be opened: {_brief(error)}",
         todo="check the store, or restore tables/ from a copy of the lake",
     )
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _brief(error: Exception) -> str:

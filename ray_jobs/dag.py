@@ -74,7 +74,7 @@ def run_tasks(
         needed = {name: outputs[name] for name in task.needs}
         digest = input_hash(task, needed)
         found = lake.documents.latest(KIND, digest) if reuse else None
-        if found is not None:
+        if found is not None and not found.body.get("void"):
             outputs[task.name] = found.body["output"]
             now = lake.clock()
             _note(lake, run, task, digest, "reused", now, now, json.dumps(found.body["output"]))
@@ -101,8 +101,13 @@ def _work(lake: Lake, run: OpenRun, task: Task, digest: str, needed: Mapping[str
         watch(TaskEvent(task.name, "failed", note=str(error)))
         raise
     ended = lake.clock()
-    with suppress(LostRace):  # the same inputs were worked on elsewhere too: ours is as good
-        lake.documents.create(KIND, digest, {"task": task.name, "run": run.run, "output": output}, f"run {run.run}")
+    body = {"task": task.name, "run": run.run, "output": output}
+    try:
+        lake.documents.create(KIND, digest, body, f"run {run.run}")
+    except LostRace as race:  # the same inputs were worked on elsewhere too: ours is as good
+        if race.won.body.get("void"):
+            with suppress(LostRace):
+                lake.documents.update(race.won, body, f"run {run.run}")
     _note(lake, run, task, digest, "done", started, ended, json.dumps(output))
     watch(TaskEvent(task.name, "done", (ended - started).total_seconds(), str(output.get("note", ""))))
     return output  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lakeloop.lakehouse import applied, pins, registry, runs
+from lakeloop.lakehouse import applied, forgetting, pins, registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.errors import Conflict, Invalid, LakeloopError, Unavailable, Unknown
 from lakeloop.lakehouse.features.training_set import pinned, training_table
@@ -125,6 +125,7 @@ class _Steps:
         for pin in read.values():
             if isinstance(pin, pins.Pin):  # what is not ours cannot be held
                 pins.hold(self._lake, pin, self._run.run)
+        table = forgetting.load(self._lake.store).drop(table, model=f"{self._run.project}.{self._run.model}")
         return {
             "table": self._keep_table(digest, "examples.parquet", table),
             "versions": {name: pin.version for name, pin in read.items()},
@@ -312,7 +313,12 @@ class _Steps:
 
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        return self._keep(digest, name, sink.getvalue().to_pybytes())
+        kept = self._keep(digest, name, sink.getvalue().to_pybytes())
+        tombstones = forgetting.load(self._lake.store)  # after it was kept: a later one finds it
+        if tombstones.mask(table, model=f"{self._run.project}.{self._run.model}") is not None:
+            self._lake.store.delete([kept["key"]])
+            raise Conflict("some of these rows were forgotten meanwhile", where=name, todo="train once more")
+        return kept
 
     def _table(self, record: Mapping[str, Any]) -> pa.Table:
         import pyarrow.parquet as pq

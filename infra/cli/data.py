@@ -63,7 +63,8 @@ def ingest(
             "file": r.file,
             "rows": r.rows,
             "quarantined": r.quarantined,
-            "note": r.problem or ("ingested before" if r.already else ""),
+            "note": r.problem
+            or ("ingested before" if r.already else f"{r.forgotten} rows are forgotten" if r.forgotten else ""),
         }
         for r in done
     ]

@@ -1,18 +1,20 @@
-"""`lake init|doctor|usage|maintain|copy`."""
+"""`lake init|doctor|usage|maintain|copy|forget`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lakeloop.infra.cli.options import EnvOption, JsonOption, LakeOption, QuietOption
+from lakeloop.infra.cli.options import EnvOption, JsonOption, LakeOption, QuietOption, WhyOption, YesOption
 from lakeloop.infra.cli.output import say, show
 from lakeloop.infra.place import find_place
-from lakeloop.lakehouse.errors import Refused
+from lakeloop.lakehouse.errors import Invalid, LakeloopError, Refused
 
 if TYPE_CHECKING:
     from lakeloop.functions.copy_lake import Copied
+    from lakeloop.functions.forget_subject import Held
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +24,7 @@ def register(app: typer.Typer) -> None:
     lake.command("usage")(usage)
     lake.command("maintain")(maintain)
     lake.command("copy")(copy)
+    lake.command("forget")(forget)
     app.add_typer(lake, name="lake", rich_help_panel="Lake")
 
 
@@ -117,3 +120,49 @@ def copy(
         total = f"{done.objects + done.there:,} objects{before}, {done.size / 2**20:,.1f} MiB, {done.tables} tables"
         say(f"copied {total}", quiet=quiet)
     say(f"next: lakeloop status --lake {dest.url}", quiet=quiet)
+
+
+def forget(
+    entity: Annotated[
+        list[str],
+        typer.Argument(metavar="COLUMN=VALUE...", help="Rows in which all of these columns have these values"),
+    ],
+    why: WhyOption = "",
+    lake: LakeOption = None,
+    env: EnvOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Forget an entity: its rows leave every table, file, snapshot and artifact, whatever is pinned, and cannot come
+    back. Exit code 1 when something still holds it, which is named."""
+    from lakeloop.functions.forget_entity import find_entity, forget_entity
+    from lakeloop.lakehouse.forgetting import Entity
+
+    place = find_place(lake, env)
+    wanted = Entity(dict(map(_pair, entity)))
+    if not yes:
+        _show_held(find_entity(place.lake, wanted), as_json=False, empty="nothing in the lake holds it today")
+        say("This cannot be undone: older versions and what runs have pinned lose these rows too.")
+        typer.confirm(f"Forget {wanted}?", abort=True, err=True)
+    forgotten = forget_entity(
+        place.lake, wanted, why=why, progress=lambda one: say(f"  {one.kind} {one.name}: {one.rows}", quiet=quiet)
+    )
+    _show_held(forgotten.done, as_json=as_json, empty="nothing held it; from now on it is left out of all that comes")
+    say(f"forgotten as {forgotten.tombstone[:12]}: what comes late is left out", quiet=quiet)
+    for one in forgotten.left:
+        say(f"  {one.cannot or f'{one.kind} {one.name}: {one.rows}'}")
+    if forgotten.left:
+        raise LakeloopError(f"{len(forgotten.left)} places still hold it", todo="see above; then run this again")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals or not column or not value:
+        raise Invalid(f"{text!r} names no entity", todo="write it as COLUMN=VALUE, e.g. customer_id=4711")
+    return column, value
+
+
+def _show_held(held: Sequence[Held], *, as_json: bool, empty: str) -> None:
+    rows = [{"kind": one.kind, "name": one.name, "rows": one.rows, "note": one.note or one.cannot} for one in held]
+    show(rows, as_json=as_json, empty=empty)

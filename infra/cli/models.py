@@ -170,6 +170,9 @@ def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json:
     found = place.lake.sql("select * from lakeloop.runs where run = ?", [run]).to_pylist()
     if not found:
         raise NotFound(f"there is no run {run!r}", todo="see `lakeloop runs list`")
+    from lakeloop.lakehouse.runs import redaction
+
+    forgotten = {"forgotten": text} if (text := redaction(place.lake, run)) else {}
     tasks = place.lake.sql(
         "select task, status, seconds, error from lakeloop.tasks where run = ? order by started", [run]
     ).to_pylist()
@@ -180,10 +183,11 @@ def runs_show(run: str, lake: LakeOption = None, env: EnvOption = None, as_json:
         [run],
     ).to_pylist()
     if as_json:
-        facts({**found[0], "tasks": tasks, "trials": trials}, as_json=True)
+        facts({**found[0], **forgotten, "tasks": tasks, "trials": trials}, as_json=True)
         return
     facts(
-        {name: value for name, value in found[0].items() if value is not None and name != "environment"}, as_json=False
+        {name: value for name, value in found[0].items() if value is not None and name != "environment"} | forgotten,
+        as_json=False,
     )
     show(tasks, as_json=False, title="\ntasks")
     show(trials, as_json=False, title="\ntrials", empty="no trials")
@@ -382,6 +386,7 @@ def models_lineage(
 ) -> None:
     """What a version was made from, and where it went."""
     from lakeloop.lakehouse import foreign, registry
+    from lakeloop.lakehouse.runs import redaction
 
     place = find_place(lake, env)
     project = place.applied()
@@ -398,6 +403,7 @@ def models_lineage(
             "model": model,
             "version": number,
             "run": body["run"],
+            **({"forgotten": text} if (text := redaction(place.lake, body["run"])) else {}),
             **body["lineage"],
             **({"read_in_place": in_place} if in_place else {}),
             "parameters": body["params"],

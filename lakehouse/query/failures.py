@@ -14,6 +14,8 @@ _STORE = ("object store", "Generic S3 error", "Connection", "Could not establish
 _DAMAGED = ("magic bytes", "Parquet", "parquet", "thrift", "Snappy", "decompress", "DeltaKernel")
 RESTORE = "restore the table's folder from a copy of the lake, or ask for an earlier version: name@3"
 
+GONE = "of an older version: vacuum deleted it, or rows in it were forgotten; of the newest: restore it from a copy"
+
 
 def translated(error: Exception, where: str) -> LakeloopError:
     """DuckDB's error as one of ours: its first sentence, and its hint as the way out."""
@@ -40,7 +42,7 @@ def _of_a_table(error: Exception, what: str, where: str) -> LakeloopError | None
     if any(sign in str(error) for sign in _STORE):
         return None
     if isinstance(error, duckdb.HTTPException | duckdb.IOException | OSError) and any(s in what for s in _NO_FILE):
-        return Corrupt(f"a file of {name} is not there: {_short(what)}", todo=RESTORE)
+        return Corrupt(f"a file of {name} is not there: {_short(what)}", todo=GONE)
     if ("DeltaKernel" in what or table) and any(sign in what for sign in _DAMAGED):
         return Corrupt(f"{name} cannot be read: {_short(what)}", todo=RESTORE)
     return None

@@ -52,8 +52,9 @@ def test_a_query_gets_each_segment_once_and_a_second_one_only_lists(lake: Lake) 
     for turn in range(3):
         assert held(asking) == [*range(40), 99]
         gets = [call for call in store.calls if call.startswith("get inbox/")]
-        lists = [call for call in store.calls if call.startswith("list")]
-        assert (len(gets), len(lists)) == (40, turn + 1)
+        lists = [call for call in store.calls if call.startswith("list inbox/")]
+        tombstones = [call for call in store.calls if call.startswith("list docs/forgotten/")]
+        assert (len(gets), len(lists), len(tombstones)) == (40, turn + 1, turn + 1)
     fill(lake, 1, first=40)
     assert held(asking) == [*range(41), 99]
     assert len([call for call in store.calls if call.startswith("get inbox/")]) == 41

@@ -62,10 +62,10 @@ def prices(lake: Lake, name: str) -> dict[int, float]:
 
 
 def versions(lake: Lake, table: str) -> list[int]:
-    """The versions that hold rows, oldest first."""
+    """The versions that hold rows, oldest first: the first one makes the table."""
     found = lake.table(table)
     assert found is not None
-    return [one["version"] for one in reversed(found.facts()) if one.get("operation") == "WRITE"]
+    return [one["version"] for one in reversed(found.facts()) if one["version"] and one.get("operation") == "WRITE"]
 
 
 def test_a_source_at_a_version_is_what_it_said_then_by_its_own_rule(sold: Lake) -> None:

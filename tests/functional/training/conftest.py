@@ -46,8 +46,12 @@ class Ready:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
+    from ray._raylet import AuthenticationTokenLoader, Config
+
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()  # of a private cluster that this process had before
     ray.init(
         address="local",
         num_cpus=2,
