@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
@@ -126,6 +125,8 @@ class _File:
     """One Parquet file of a table's folder, in stored types."""
 
     def __init__(self, path: str, folder: FileSystem) -> None:
+        import pyarrow.dataset as ds
+
         self._fragment = ds.ParquetFileFormat().make_fragment(path, folder)
 
     @cached_property
@@ -139,6 +140,8 @@ class _File:
     def count(self, values: Mapping[str, pa.Scalar]) -> int:
         """How many rows have these values."""
         if self.schema == self._fragment.physical_schema:
+            import pyarrow.dataset as ds
+
             return int(self._fragment.count_rows(filter=reduce(and_, (ds.field(n) == v for n, v in values.items()))))
         rows = self.rows(list(values))
         same = reduce(pc.and_, (pc.equal(rows.column(name), value) for name, value in values.items()))
