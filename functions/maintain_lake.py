@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lakeloop.lakehouse import keys, pins
+from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.lake import Lake
 
@@ -50,7 +51,7 @@ def maintain_table(lake: Lake, name: str, *, now: bool = False) -> list[Maintain
         return []
     done = []
     if len(table.files) >= (2 if now else COMPACT_AT):
-        done.append(Maintained(name, "files compacted", table.compact()))
+        done.append(Maintained(name, "files compacted", compact(lake.store, table)))
     if table.version - _checkpointed(lake, name) >= (1 if now else CHECKPOINT_EVERY):
         table.checkpoint()
         done.append(Maintained(name, "checkpoint at version", table.version))

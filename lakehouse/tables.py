@@ -9,9 +9,10 @@ checkpoints and clean-up belong to maintenance, which alone may delete.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,8 @@ COMPACTED = WriterProperties(
     compression="ZSTD",
     column_properties={"_line": ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")},
 )
+STATISTICS = {"delta.dataSkippingNumIndexedCols": "-1"}
+"""Of every column: what tells a file's or a segment's rows comes behind those of the user."""
 SQL_TYPES = {
     pa.int64(): "BIGINT",
     pa.float64(): "DOUBLE",
@@ -207,15 +210,18 @@ class Table:
         with _reading(self.name):
             return self._delta.to_pyarrow_table()
 
-    def batches(self) -> pa.RecordBatchReader:
-        """All rows of this version as a stream."""
-        scanner = self._delta.to_pyarrow_dataset().scanner(batch_readahead=2, fragment_readahead=1)
+    def batches(self, paths: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """All rows of this version, or of some of its files, as a stream."""
+        dataset = self._delta.to_pyarrow_dataset()
+        wanted = None if paths is None else set(paths)
 
         def read() -> Iterator[pa.RecordBatch]:
             with _reading(self.name):
-                yield from scanner.to_batches()
+                for fragment in dataset.get_fragments():
+                    if wanted is None or fragment.path in wanted:
+                        yield from fragment.scanner(schema=dataset.schema, batch_readahead=2).to_batches()
 
-        return pa.RecordBatchReader.from_batches(scanner.projected_schema, read())
+        return pa.RecordBatchReader.from_batches(dataset.schema, read())
 
     def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
@@ -241,20 +247,9 @@ class Table:
                 f"no checkpoint of {self.name}: {_brief(error)}", todo="the next maintenance tries"
             ) from error
 
-    def compact(self) -> int:
-        """Few large files in place of many small ones; commutes with appends. Returns the number of files removed.
-
-        Conflict when what it read was overwritten meanwhile.
-        """
-        try:
-            done = self._delta.optimize.compact(post_commithook_properties=NO_HOOKS, writer_properties=COMPACTED)
-            return int(done["numFilesRemoved"])
-        except CommitFailedError as error:
-            raise Conflict(f"{self.name} was overwritten meanwhile", todo="the next maintenance tries again") from error
-        except (DeltaError, OSError) as error:
-            raise Unknown(
-                f"{self.name} may not be compacted: {_brief(error)}", todo="the next maintenance looks"
-            ) from error
+    def refresh(self) -> None:
+        """Go to the newest version."""
+        self._delta.update_incremental()
 
     def _write(
         self,
@@ -294,7 +289,9 @@ class Table:
             raise Conflict(
                 f"{self.name} has a newer version than {self.version}", todo="open it again and decide again"
             ) from error
-        except (DeltaError, OSError) as error:
+        except Exception as error:
+            if type(error) is not Exception and not isinstance(error, DeltaError | OSError):
+                raise
             raise Unknown(
                 f"the commit to {self.name} may or may not have happened: {_brief(error)}", todo="open it and look"
             ) from error
@@ -310,17 +307,16 @@ class _Ahead:
     def __init__(self, rows: pa.RecordBatchReader) -> None:
         self._rows, self._queue = rows, Queue[pa.RecordBatch | None](AHEAD)
         self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="rows-ahead", daemon=True)
         self.error: Exception | None = None
 
     def reader(self) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(self._rows.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        thread = threading.Thread(target=self._read, name="rows-ahead", daemon=True)
-        thread.start()
+        self._thread.start()
         while (batch := self._queue.get()) is not None:
             yield batch
-        thread.join()
         if self.error is not None:
             raise self.error
 
@@ -344,8 +340,30 @@ class _Ahead:
         return False
 
     def close(self) -> None:
-        """The writer reads no further."""
+        """The writer reads no further, and nobody is at the rows any more."""
         self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
+def write_scratch(folder: Path, rows: pa.RecordBatchReader) -> list[dict[str, Any]]:
+    """Write rows as the files of a table of their own in a folder of this machine. Returns what its log says of each
+    (`add` of the Delta protocol): path below the folder, size, statistics."""
+    source = _Ahead(rows)
+    try:
+        write_deltalake(
+            str(folder),
+            source.reader(),
+            configuration=STATISTICS,
+            post_commithook_properties=NO_HOOKS,
+            writer_properties=COMPACTED,
+        )
+    except (DeltaError, OSError) as error:
+        raise source.error or Unavailable(f"rows cannot be written to {folder}: {_brief(error)}") from error
+    finally:
+        source.close()
+    log = (folder / "_delta_log" / f"{0:020d}.json").read_text().splitlines()
+    return [action["add"] for action in map(json.loads, log) if "add" in action]
 
 
 def open_elsewhere(location: Location, version: int | None = None) -> Table | None:
@@ -422,6 +440,7 @@ class Tables:
                 stored_schema(schema).empty_table(),
                 mode="error",
                 storage_options=dict(self._location.options),
+                configuration=STATISTICS,
                 commit_properties=CommitProperties(
                     max_commit_retries=0
                 ),  # a retried create lands as version 1, on top of the other's

@@ -12,6 +12,7 @@ import pytest
 
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.maintain_lake import vacuum
+from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.pins import find_pin, hold, pin_of
 from lakeloop.lakehouse.project import parse_project
@@ -141,14 +142,14 @@ def test_maintenance_changes_nothing_that_is_read(bucket: str, proxy: Proxy, wor
             if number == 1:
                 hold(lake, pin_of(table), "run-1")
         if work == "vacuum":
-            table.compact()
+            compact(lake.store, table)
             table.checkpoint()
 
     def run(lake: Lake) -> None:
         table = lake.table("shop/sales")
         assert table is not None
         if work == "compact":
-            table.compact()
+            compact(lake.store, table)
             table.checkpoint()
         else:
             vacuum(lake, "shop/sales", retention=timedelta(0))

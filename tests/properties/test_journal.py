@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.segments import KEPT
@@ -154,7 +155,7 @@ class AJournal(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         assert self.table is not None
-        self.table.compact()
+        compact(self.store, self.table)
 
     @precondition(lambda self: self.table is not None)
     @rule(clean=st.booleans())

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from lakeloop.functions.ingest_data import Ingested, ingest_data, land
+from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
@@ -354,7 +355,7 @@ def test_a_data_file_that_is_gone_or_cut_off_is_corrupt_to_readers_and_no_matter
         assert len(str(error.value).splitlines()) <= 2
     assert appended(folder_lake) == 5
     with pytest.raises(LakeloopError, match=NAME):
-        table.compact()
+        compact(folder_lake.store, table)
 
 
 def test_a_version_that_never_was_is_not_found(folder_lake: Lake, log: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, NotFound, Refused, Unknown
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.tables import Table, stored, stored_type
@@ -97,7 +98,7 @@ def test_a_stale_handle_is_refused_after_a_checkpoint_and_a_compaction(lake: Lak
     table = opened(lake)
     table.append(numbers(2))
     table.append(numbers(3))
-    assert table.compact() == 3
+    assert compact(lake.store, table) == 3
     table.checkpoint()
     with pytest.raises(Conflict):
         stale.append(numbers(9))
@@ -105,13 +106,52 @@ def test_a_stale_handle_is_refused_after_a_checkpoint_and_a_compaction(lake: Lak
     assert held(lake) == [1, 2, 3, 4]
 
 
-def test_a_compaction_beside_an_append_disturbs_neither(lake: Lake) -> None:
+CHANGES: dict[str, Callable[[Lake, Table], object]] = {
+    "append": lambda lake, table: table.append(numbers(3)),
+    "overwrite": lambda lake, table: table.overwrite(numbers(1, 2, 3)),
+    "retype": lambda lake, table: table.retype({"n": pa.float64()}),
+    "remove": lambda lake, table: table.remove("n = 2"),
+    "compact": lambda lake, table: compact(lake.store, table),
+}
+AFTER = {"append": [1, 2, 3], "overwrite": [1, 2, 3], "retype": [1, 2], "remove": [1], "compact": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("compact", one) for one in CHANGES] + [(one, "compact") for one in CHANGES]
+)
+def test_a_compaction_is_a_commit_like_any_other(lake: Lake, first: str, second: str) -> None:
+    made(lake, 1).append(numbers(2))
+    one, other = opened(lake), opened(lake)
+    CHANGES[first](lake, one)
+    with pytest.raises(Conflict):
+        CHANGES[second](lake, other)
+    assert held(lake) == AFTER[first]
+    CHANGES[second](lake, opened(lake))
+    assert held(lake) == AFTER[second] if first == "compact" else AFTER[first]
+
+
+def test_a_compaction_keeps_rows_columns_and_statistics_and_leaves_large_files(lake: Lake) -> None:
     table = made(lake, 1)
-    table.append(numbers(2))
-    compacting, appending = opened(lake), opened(lake)
-    appending.append(numbers(3))
-    compacting.compact()
-    assert held(lake) == [1, 2, 3]
+    table.append(pa.table({"n": [2, None], "word": ["two", "é" * 50], "at": [datetime(2026, 1, 1, tzinfo=UTC)] * 2}))
+    table.append(numbers(3))
+    before = opened(lake).rows().sort_by("n")
+    assert compact(lake.store, table) == 3
+    assert (opened(lake).version, table.version, len(table.files)) == (4, 4, 1)
+    assert opened(lake).rows().sort_by("n").select(before.column_names) == before
+    assert (table.data_files()[0].rows, table.newest("at")) == (4, datetime(2026, 1, 1, tzinfo=UTC))
+    assert compact(lake.store, table) == 0
+    assert table.append(numbers(4)) == 5
+
+
+def test_every_column_has_statistics_also_the_last_of_many(folder_lake: Lake) -> None:
+    wide = pa.table({**{f"c{number}": [number] for number in range(60)}, "_file": ["a"]})
+    table = folder_lake.tables.open_or_create(NAME, wide.schema)
+    table.append(wide)
+    table.append(wide.set_column(60, "_file", pa.array(["b"])))
+    compact(folder_lake.store, table)
+    table.append(wide.set_column(60, "_file", pa.array(["c"])))
+    found = pa.table(opened(folder_lake)._delta.get_add_actions(flatten=True))
+    assert sorted(found.column("max._file").to_pylist()) == ["b", "c"]
 
 
 def test_writers_that_race_and_decide_again_double_and_lose_nothing(folder_lake: Lake) -> None:
