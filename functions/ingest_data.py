@@ -129,6 +129,12 @@ class _Landing:
         return f"{self.project.name}-{self.source.name}-{hashlib.sha256(self.identity.encode()).hexdigest()[:16]}"
 
     @property
+    def judgement(self) -> str:
+        """The segment of wrong rows: these depend on the rules, too, which may change between two tries."""
+        rules = self.project.files[f"sources/{self.source.name}.toml"]
+        return f"{self.segment}-{hashlib.sha256(rules.encode()).hexdigest()[:8]}"
+
+    @property
     def table(self) -> str:
         return f"{self.project.name}/{self.source.name}"
 
@@ -185,8 +191,10 @@ def _ingest_landing(landing: _Landing, began: float) -> Ingested:
     already = table is not None and bool(table.column("_file", [landing.identity]))
     try:
         return _take_in(landing, already, began)
-    except Invalid as error:
+    except (Invalid, Refused) as error:
         if table is None or not already:
+            if isinstance(error, Refused):
+                raise
             return _set_aside(landing, str(error))
         _move_to_raw(landing)  # its rows are there, by rules that were others then
         return Ingested(source.name, landing.file, 0, 0, table.version, already=True)
@@ -281,7 +289,7 @@ def _quarantine(landing: _Landing, judged: Judged, at: datetime) -> None:
         }
         columns = {**facts, **{name: rows.column(name) for name in rows.column_names}}
         table = pa.table([columns[name] for name in schema.names], schema=schema)
-        landing.lake.journal("quarantine").append(table, landing.segment + (f"-{number}" if number else ""))
+        landing.lake.journal("quarantine").append(table, f"{landing.judgement}-{number}")
 
 
 def _set_aside(landing: _Landing, problem: str) -> Ingested:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from lakeloop.lakehouse.compaction import compact
-from lakeloop.lakehouse.errors import Unavailable
+from lakeloop.lakehouse.errors import Conflict, Unavailable
 from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.segments import KEPT
 from lakeloop.lakehouse.store.folder import FolderStore
@@ -156,6 +156,20 @@ class AJournal(RuleBasedStateMachine):
     def compact(self) -> None:
         assert self.table is not None
         compact(self.store, self.table)
+
+    @precondition(lambda self: self.table is not None)
+    @rule(other=st.sampled_from(["compact", "fold"]))
+    def compact_overtaken(self, other: str) -> None:
+        """From a handle that another has overtaken: refused, or there was nothing to do."""
+        stale = self.table
+        assert stale is not None
+        if other == "compact":
+            assert self.table is not None
+            compact(self.store, self.table)
+        else:
+            self.journal.fold(grace_s=AT_ONCE)
+        with contextlib.suppress(Conflict):
+            compact(self.store, stale)
 
     @precondition(lambda self: self.table is not None)
     @rule(clean=st.booleans())

@@ -21,6 +21,7 @@ from lakeloop.lakehouse.errors import Invalid, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.project.definitions import OnError
+from lakeloop.lakehouse.tables import Table
 
 HEAD = 'owner = "crm"\ntimeless = true\nkey = ["id"]\n'
 
@@ -661,6 +662,35 @@ def test_each_rule_may_stop_quarantine_or_warn(folder_lake: Lake) -> None:
     with pytest.raises(Refused, match=r"1 wrong rows.*10 is outside"):
         ingest_data(folder_lake, project)
     assert ids(folder_lake, project) == [1, 2]
+
+
+def test_a_row_that_is_wrong_only_by_newer_rules_is_not_lost_after_a_crash(
+    folder_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(Exception):
+        pass
+
+    def dies(*_: Any, **__: Any) -> int:
+        raise Crash
+
+    def ranged(most: int) -> Project:
+        return shop(f'x = {{ type = "int8", range = [0, {most}] }}')
+
+    land(folder_lake, ranged(10), "things", "a.csv", b"id,x\n1,7\n2,3\n3,20\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(Table, "append", dies)
+        with pytest.raises(Crash):
+            ingest_data(folder_lake, ranged(10))
+    (result,) = ingest_data(folder_lake, ranged(5))
+    assert (result.rows, result.quarantined, ids(folder_lake, ranged(5))) == (1, 2, [2])
+    assert set(reasons(folder_lake)) == {1, 3}
+
+
+def test_a_file_whose_rows_are_there_leaves_landing_also_when_it_would_stop_now(folder_lake: Lake) -> None:
+    run(folder_lake, shop('x = "int8?"'), BAD)
+    strict = shop('x = "int8?"', 'on_error = "stop"')
+    assert run(folder_lake, strict, BAD).already
+    assert ids(folder_lake, strict) == [1, 3]
 
 
 def test_a_source_that_is_none_is_refused_with_those_there_are(folder_lake: Lake) -> None:
