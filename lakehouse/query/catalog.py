@@ -48,8 +48,12 @@ OF_LAKE = (*JOURNALS, *(f"{name}_log" for name in LATEST_STATE), "quarantine_sta
 QUARANTINE_STATE = """
 select q.* exclude (kept), coalesce(d.decision, case when q.kept then 'kept' else 'open' end) as state,
     d.batch, d.who, d.why, d.logged_at as decided_at
-from lakeloop.quarantine q left join lakeloop.quarantine_decisions d using (project, source, file, line)"""
-"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once."""
+from (
+    select * from lakeloop.quarantine qualify row_number() over (
+        partition by project, source, file, line, case when line is null then reason end order by logged_at desc) = 1
+) q left join lakeloop.quarantine_decisions d using (project, source, file, line)"""
+"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once. One that was
+judged twice, by rules of then and of now, counts by the last."""
 
 
 def names_of(project: Project) -> list[str]:

@@ -684,6 +684,8 @@ def test_a_row_that_is_wrong_only_by_newer_rules_is_not_lost_after_a_crash(
     (result,) = ingest_data(folder_lake, ranged(5))
     assert (result.rows, result.quarantined, ids(folder_lake, ranged(5))) == (1, 2, [2])
     assert set(reasons(folder_lake)) == {1, 3}
+    states = folder_lake.sql("select line, state from lakeloop.quarantine_state order by line").to_pylist()
+    assert states == [{"line": 1, "state": "open"}, {"line": 3, "state": "open"}]
 
 
 def test_a_file_whose_rows_are_there_leaves_landing_also_when_it_would_stop_now(folder_lake: Lake) -> None:
