@@ -33,6 +33,7 @@ from threading import Lock
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Refused, Unknown
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import missing_files
 from lakeloop.lakehouse.store import Entry, Store
 
 CHUNK = 8 << 20
@@ -158,18 +159,15 @@ def _copy_table(work: _Copy, target: Lake, name: str) -> None:
         work.copy(name, (entry for entry in work.source.list(folder) if LOG not in entry.key))
         notes = [entry for entry in log if entry.key.endswith(NOTE)]
         whole = work.copy(name, (entry for entry in log if entry not in notes))
-        if whole and work.copy(name, notes) and not _missing(target, name):
+        if whole and work.copy(name, notes) and _is_whole(target, name):
             return
     raise Conflict(f"the table {name} changes faster than it can be copied", todo="run the copy again")
 
 
-def _missing(target: Lake, name: str) -> set[str]:
-    """Files that the newest version of a table in the copy names and that are not there."""
+def _is_whole(target: Lake, name: str) -> bool:
+    """Whether every file that the newest version of a table in the copy names is there."""
     table = target.table(name)
-    folder = f"{keys.table(name)}/"
-    there = {entry.key[len(folder) :] for entry in target.store.list(folder)}
-    named = {uri.rpartition(f"/{folder}")[2] for uri in table.files} if table else set()
-    return named - there
+    return table is None or not missing_files(target, name, table.data_files())
 
 
 # -- objects ---

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from lakeloop.lakehouse import keys, pins
 from lakeloop.lakehouse.compaction import compact
-from lakeloop.lakehouse.errors import NotFound
+from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.lake import Lake
 
 FOLD_AT = 64
@@ -33,13 +33,19 @@ class Maintained:
 
 def maintain_lake(lake: Lake, *, fold_at: int = FOLD_AT) -> list[Maintained]:
     """Fold every journal with at least `fold_at` segments; compact, checkpoint and vacuum the tables the folds went
-    to."""
+    to. What one journal fails with is raised when the others are done; the first of several."""
     waiting = Counter(entry.key.split("/")[1] for entry in lake.store.list(keys.INBOX))
-    done = []
+    done: list[Maintained] = []
+    failed: list[LakeloopError] = []
     for journal, segments in sorted(waiting.items()):
         if segments >= fold_at:
-            done.append(Maintained(journal, "rows folded", lake.journal(journal).fold()))
-            done += maintain_table(lake, f"lakeloop/{journal}")
+            try:
+                done.append(Maintained(journal, "rows folded", lake.journal(journal).fold()))
+                done += maintain_table(lake, f"lakeloop/{journal}")
+            except (Conflict, Unknown, Invalid, Corrupt) as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
     return done
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from lakeloop.lakehouse import applied, keys
+from lakeloop.lakehouse import applied
 from lakeloop.lakehouse.errors import Corrupt, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.pins import missing_files
 from lakeloop.lakehouse.tables import Table
 
 
@@ -36,9 +37,7 @@ def plan_restore(lake: Lake, name: str, *, version: int | None = None, at: datet
         raise NotFound(f"there is no table {name!r}", todo="see `lakeloop tables list`")
     if then.version == now.version:
         raise Refused(f"version {now.version} is the newest of {name}", todo=f"lakeloop tables history {name}")
-    root = f"{keys.table(name)}/"
-    there = {entry.key.removeprefix(root) for entry in lake.store.list(root)}
-    gone = [file.path for file in then.data_files() if file.path not in there]
+    gone = missing_files(lake, name, then.data_files())
     if gone:
         raise Corrupt(
             f"{len(gone)} files of version {then.version} of {name} are gone ({gone[0]})",

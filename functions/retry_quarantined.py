@@ -18,6 +18,7 @@ from lakeloop.lakehouse.quarantine import (
     Decided,
     SetAside,
     decide,
+    keep_landed,
     note_files,
     retried_rows,
     segments,
@@ -42,10 +43,11 @@ def retry_quarantined(lake: Lake, project: str, source: str, *, file: str = "", 
     """Put a source's open rows, and its files that could not be read, back into landing/; the next ingest judges them.
 
     `source` may be `inbox/<journal>`: its segments go back to the inbox. Broken lines stay where they are: they hold no
-    values that another rule could judge.
+    values that another rule could judge. Rows that stand in the table already are kept, and not taken in twice.
     """
     done = []
     if not source.startswith(SEGMENTS):
+        keep_landed(lake, project, source, file=file)
         waiting = unfinished(lake, project, source)
         if decided := decide(lake, project, source, "retried", why, which=JUDGED, file=file):
             waiting.append(decided)

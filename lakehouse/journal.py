@@ -125,7 +125,7 @@ class Journal:
             parts.append(snapshot.table.rows())
         if snapshot.pending is not None:
             parts.append(snapshot.pending)
-        return pa.concat_tables(parts, promote_options="permissive") if parts else None
+        return _together(parts) if parts else None
 
     def fold(self, *, grace_s: float = GRACE_S) -> int:
         """Move what lies in the inbox into the table, in one commit for each `FOLD_BYTES`; returns the rows moved.
@@ -157,7 +157,15 @@ class Journal:
         them: the next fold looks anew."""
         names = [segment_of(entry) for entry in entries]
         parts = read_segments(self._store, entries, keep=False)
-        rows, unusable = united(names, parts, table.schema if table else pa.schema([]))
+        try:
+            return self._move(names, parts, table)
+        except Invalid:  # some bring reals where the table holds whole numbers that no real can say
+            return self._move(names, parts, table, widen=False)
+
+    def _move(
+        self, names: Sequence[str], parts: Sequence[pa.Table | None], table: Table | None, *, widen: bool = True
+    ) -> tuple[Table | None, int]:
+        rows, unusable = united(names, parts, table.schema if table else pa.schema([]), widen=widen)
         for name in unusable:
             self._quarantine(name)
         if rows is None or not rows.num_rows:
@@ -195,8 +203,9 @@ class Journal:
 
     def _quarantine(self, name: str) -> None:
         key = keys.segment(self.name, name)
-        self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", self._store.get(key))
-        self._store.delete([key])
+        with suppress(NotFound):  # it is there already
+            self._store.put(f"{keys.QUARANTINED_SEGMENTS}{self.name}/{name}", self._store.get(key))
+            self._store.delete([key])
 
     def _look(self) -> None:
         """Wake the sweep when a LIST of `WAKE_AT` is full. The append is done: no failure of this is one of it."""
@@ -212,6 +221,18 @@ class Journal:
 def _not_held(entries: Sequence[Entry], table: Table | None) -> list[Entry]:
     held = table.column(SEGMENT, map(segment_of, entries)) if table and entries else set()
     return [entry for entry in entries if segment_of(entry) not in held]
+
+
+def _together(parts: Sequence[pa.Table]) -> pa.Table:
+    """All rows. Whole numbers beyond 2^53 beside reals are rounded, as SQL does it, until a fold sets the reals
+    aside."""
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowInvalid:
+        wide = pa.unify_schemas([part.schema for part in parts], promote_options="permissive")
+        chosen = [pa.schema([wide.field(name) for name in part.column_names]) for part in parts]
+        cast = [part.cast(schema, safe=False) for part, schema in zip(parts, chosen, strict=True)]
+        return pa.concat_tables(cast, promote_options="default")
 
 
 def _portions(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -8,7 +8,7 @@ so that no vacuum that is under way can miss a new pin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -126,6 +126,13 @@ def redact(lake: Lake, table: str, made: Mapping[str, DataFile | None], rows: Ma
                 kept = race.won
 
 
+def missing_files(lake: Lake, table: str, named: Iterable[DataFile]) -> list[str]:
+    """Paths of those of a table's files that are not there, in order: one LIST."""
+    root = f"{keys.table(table)}/"
+    there = {entry.key.removeprefix(root) for entry in lake.store.list(root)}
+    return [file.path for file in named if file.path not in there]
+
+
 def _check_young(lake: Lake, pin: Pin) -> None:
     """The moment a version was replaced is that of the commit after it."""
     newest = lake.tables.open(pin.table)
@@ -140,9 +147,7 @@ def _check_young(lake: Lake, pin: Pin) -> None:
 
 
 def _check_there(lake: Lake, pin: Pin) -> None:
-    root = f"{keys.table(pin.table)}/"
-    there = {entry.key.removeprefix(root) for entry in lake.store.list(root)}
-    missing = [file.path for file in pin.files if file.path not in there]
+    missing = missing_files(lake, pin.table, pin.files)
     if missing:
         raise Corrupt(
             f"{len(missing)} files of version {pin.version} of {pin.table} are gone ({missing[0]}, …)",

@@ -1,9 +1,9 @@
 """What is in quarantine and what was decided of it.
 
-A wrong row is a row of the journal `quarantine`; a decision (retried, dropped) is a row of `quarantine_decisions`, and
-each row is decided once: decisions of a source are numbered, and the segment of a number is put if it is absent, so
-that of two who decide at the same time one wins and the other looks anew. A file that could not be read, and a journal
-segment that could not be read, lie below quarantine/ and are open while they lie there.
+A wrong row is a row of the journal `quarantine`; a decision (retried, dropped, kept) is a row of
+`quarantine_decisions`, and each row is decided once: decisions of a source are numbered, and the segment of a number is
+put if it is absent, so that of two who decide at the same time one wins and the other looks anew. A file that could not
+be read, and a journal segment that could not be read, lie below quarantine/ and are open while they lie there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import Conflict
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session
+from lakeloop.lakehouse.query.session import Catalog, Query, Relation, Session, Stored
 
-Decision: TypeAlias = Literal["retried", "dropped"]
+Decision: TypeAlias = Literal["retried", "dropped", "kept"]
 TRIES = 10
 # A line that could not be taken apart has no values that another rule could judge.
 JUDGED = "line is not null and reason not like 'broken line:%'"
 OF_A_LINE = "line is not null"
+TABLE = "_of_source"
+IN_TABLE = f"line is not null and (file, line) in (select row(_file, _line) from {TABLE})"
 _OPEN = "from lakeloop.quarantine_state where project = ? and source = ? and state = 'open'"
 
 
@@ -70,6 +72,12 @@ def decide(
         if _of_number(lake, project, source, number) == (batch, decision):
             return Decided(project, source, batch, len(rows))
     raise Conflict(f"the quarantine of {source} is decided by many at once", todo="run it again")
+
+
+def keep_landed(lake: Lake, project: str, source: str, *, file: str = "") -> Decided | None:
+    """Decide as kept every open row that stands in the source's table: its file came to quarantine, its ingest stopped
+    there, and the next one took it in by other rules."""
+    return decide(lake, project, source, "kept", "it is in the table", which=IN_TABLE, file=file)
 
 
 def retried_rows(lake: Lake, decided: Decided) -> list[str]:
@@ -144,7 +152,7 @@ def note_files(lake: Lake, project: str, files: Sequence[SetAside], decision: De
 
 def _open_rows(lake: Lake, project: str, source: str, which: str, file: str) -> tuple[int, list[dict[str, Any]]]:
     """The number of the next decision, and the rows it may be about: of one snapshot."""
-    with Session(lake.store.location(), LakeCatalog(lake)) as session:
+    with Session(lake.store.location(), _with_table(lake, project, source)) as session:
         number = session.run(
             "select coalesce(max(number), 0) + 1 as n from lakeloop.quarantine_decisions "
             "where project = ? and source = ?",
@@ -153,6 +161,21 @@ def _open_rows(lake: Lake, project: str, source: str, which: str, file: str) -> 
         sql = f"select file, line {_OPEN} and {which} and (? = '' or split_part(file, '#', 1) = ?) order by file, line"
         rows = session.run(sql, [project, source, file, file])
     return int(number.column("n")[0].as_py()), rows.to_pylist()
+
+
+def _with_table(lake: Lake, project: str, source: str) -> Catalog:
+    """The names of a lake, and `TABLE` for what a source ever took in, whether or not its project is applied."""
+    known = LakeCatalog(lake)
+
+    def named(name: str) -> Relation | None:
+        if name != TABLE:
+            return known(name)
+        table = lake.table(f"{project}/{source}")
+        if table is None or not {"_file", "_line"} <= set(table.schema.names):
+            return Query("select null::varchar as _file, null::bigint as _line where false")
+        return Stored(lake.tables.uri(table.name), table.version)
+
+    return named
 
 
 def _of_number(lake: Lake, project: str, source: str, number: int) -> tuple[str, str] | None:

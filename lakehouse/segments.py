@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import fitted, misfit, stored_schema
+from lakeloop.lakehouse.tables import fitted, misfit, other_types, stored_schema
 
 T = TypeVar("T")
 SEGMENT = "_segment"
@@ -125,10 +125,11 @@ def fetched(store: Store, keys: Sequence[str]) -> Iterable[bytes]:
 
 
 def united(
-    names: Sequence[str], parts: Sequence[pa.Table | None], schema: pa.Schema
+    names: Sequence[str], parts: Sequence[pa.Table | None], schema: pa.Schema, *, widen: bool = True
 ) -> tuple[pa.Table | None, list[str]]:
-    """The rows of all segments whose types agree with `schema` and with those before them, with `_segment`; and the
-    names of the others.
+    """The rows of all segments whose columns agree with `schema` and with those before them, with `_segment`; and the
+    names of the others. `widen`: reals agree with whole numbers that came before, if none of these segments' loses by
+    it; whether none of the table's does is for the caller to see.
 
     Segments of one schema are joined first and cast once: ten thousand of them cost little more than their bytes.
     """
@@ -137,9 +138,14 @@ def united(
     for name, rows in zip(names, parts, strict=True):
         if rows is not None:
             groups.setdefault(rows.schema, []).append((name, rows))
-    usable = []
+    usable: list[pa.Table] = []
     for members in groups.values():
-        rows, bad = _joined(members, schema)
+        rows, bad = _joined(members, schema, widen=widen)
+        if rows is not None and other_types(schema, rows.schema):
+            try:
+                usable = [fitted(one, rows.schema) for one in usable]
+            except pa.ArrowInvalid:  # a whole number beyond what a real can say
+                rows, bad = _joined(members, schema, widen=False)
         unusable += bad
         if rows is not None:
             schema = pa.unify_schemas([schema, rows.schema], promote_options="permissive")
@@ -149,15 +155,17 @@ def united(
     return pa.concat_tables(usable, promote_options="permissive").combine_chunks(), unusable
 
 
-def _joined(members: Sequence[tuple[str, pa.Table]], schema: pa.Schema) -> tuple[pa.Table | None, list[str]]:
+def _joined(
+    members: Sequence[tuple[str, pa.Table]], schema: pa.Schema, *, widen: bool
+) -> tuple[pa.Table | None, list[str]]:
     """Segments of one schema as one table, and the names of those that do not fit. Where the whole does not, each is
     looked at: a column that holds nothing fits any type."""
-    rows = _fitted(pa.concat_tables([rows for _, rows in members]), schema)
+    rows = _fitted(pa.concat_tables([rows for _, rows in members]), schema, widen=widen)
     if rows is not None:
         return _named(rows, members), []
     if len(members) == 1:
         return None, [members[0][0]]
-    single = [(name, _fitted(rows, schema)) for name, rows in members]
+    single = [(name, _fitted(rows, schema, widen=widen)) for name, rows in members]
     good = [(name, rows) for name, rows in single if rows is not None]
     bad = [name for name, rows in single if rows is None]
     if not good:
@@ -165,12 +173,25 @@ def _joined(members: Sequence[tuple[str, pa.Table]], schema: pa.Schema) -> tuple
     return _named(pa.concat_tables([rows for _, rows in good], promote_options="permissive"), good), bad
 
 
-def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table | None:
+def _fitted(rows: pa.Table, schema: pa.Schema, *, widen: bool) -> pa.Table | None:
+    if _is_ambiguous(rows.column_names, schema.names):
+        return None
     try:
         rows = fitted(rows.cast(stored_schema(rows.schema)), schema)
     except (pa.ArrowException, ValueError):
         return None
-    return None if misfit(rows.schema, schema) else rows
+    if misfit(rows.schema, schema) or (not widen and other_types(rows.schema, schema)):
+        return None
+    return rows
+
+
+def _is_ambiguous(names: Sequence[str], there: Sequence[str]) -> bool:
+    """Whether a column is called like another of the same rows or of the table, but for case: a table cannot hold
+    both, and SQL could not tell them apart."""
+    spelled = {name.lower(): name for name in there} | {SEGMENT: SEGMENT}
+    return len({name.lower() for name in names}) < len(names) or any(
+        name == SEGMENT or spelled.get(name.lower(), name) != name for name in names
+    )
 
 
 def _named(rows: pa.Table, members: Sequence[tuple[str, pa.Table]]) -> pa.Table:

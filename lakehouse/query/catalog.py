@@ -52,8 +52,8 @@ from (
     select * from lakeloop.quarantine qualify row_number() over (
         partition by project, source, file, line, case when line is null then reason end order by logged_at desc) = 1
 ) q left join lakeloop.quarantine_decisions d using (project, source, file, line)"""
-"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once. One that was
-judged twice, by rules of then and of now, counts by the last."""
+"""A row of the quarantine is open, kept (its rule only warns), retried or dropped: each is decided once, and
+`kept` too when a retry finds it in the table. One that was judged twice, by other rules, counts by the last."""
 
 
 def names_of(project: Project) -> list[str]:
@@ -120,6 +120,7 @@ class LakeCatalog:
         self._elsewhere: dict[str, foreign.State] = {}
         self.read: dict[str, Table | Pin | foreign.Seen] = {}
         self._parts: dict[str, Relation] = {}
+        self._numbers: dict[str, int] = {}
 
     def __call__(self, name: str) -> Relation | None:
         if name in self._parts:
@@ -302,12 +303,18 @@ class LakeCatalog:
         there, version = set(table.schema.names), table.version
         if there >= set(wanted):
             return Stored(self._lake.tables.uri(name), version)
-        part = f"_stored_{name.replace('/', '_')}_{version}"
-        self._parts[part] = Stored(self._lake.tables.uri(name), version)
+        part = self._part(f"{name}@{version}", Stored(self._lake.tables.uri(name), version))
         missing = ", ".join(
             f"null::{kind} as {quoted(column)}" for column, kind in wanted.items() if column not in there
         )
         return Query(f"select *, {missing} from {quoted(part)}")
+
+    def _part(self, name: str, relation: Relation) -> str:
+        """Make a relation known under a name of its own, which is returned: numbered, since any spelling of two names
+        as one could be that of two others."""
+        part = f"_part_{self._numbers.setdefault(name, len(self._numbers))}"
+        self._parts[part] = relation
+        return part
 
     @property
     def versions(self) -> dict[str, int]:
@@ -376,8 +383,7 @@ class LakeCatalog:
         parts = []
         for name in journals:
             if name in there:
-                part = f"_journal_{name.replace('.', '_')}"
-                self._parts[part] = self._journal(name, None)
+                part = self._part(name, self._journal(name, None))
                 parts.append(f"select * from {quoted(part)}")
         if not parts:
             return empty_predictions()

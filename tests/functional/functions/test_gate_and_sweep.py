@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lakeloop.functions.gate_model import _must_wait
-from lakeloop.functions.maintain_lake import CHECKPOINT_EVERY, maintain_table
+from lakeloop.functions.maintain_lake import CHECKPOINT_EVERY, maintain_lake, maintain_table
 from lakeloop.functions.sweep import sweep
 from lakeloop.lakehouse import applied
+from lakeloop.lakehouse.errors import Conflict
+from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import parse_project
 from lakeloop.tests.functional.functions.conftest import FILES, START, Shop
@@ -54,3 +56,23 @@ def test_a_table_has_a_checkpoint_however_its_versions_jump(folder_lake: Lake) -
         table.append(rows)
     assert [one.what for one in maintain_table(folder_lake, "shop/things")] == ["checkpoint at version"]
     assert maintain_table(folder_lake, "shop/things") == []
+
+
+def test_a_journal_that_cannot_be_folded_stops_no_other(folder_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+
+    fold = Journal.fold
+
+    def lost(journal: Journal) -> int:
+        if journal.name != "events":
+            raise Conflict(f"{journal.name} was overwritten meanwhile")
+        return fold(journal)
+
+    monkeypatch.setattr(Journal, "fold", lost)
+    for name in ("alerts", "builds", "events"):
+        folder_lake.journal(name).append(pa.table({"x": [1]}), "s")
+    with pytest.raises(Conflict, match="alerts was overwritten"):
+        maintain_lake(folder_lake, fold_at=1)
+    table = folder_lake.table("lakeloop/events")
+    assert table is not None
+    assert table.rows().num_rows == 1

@@ -175,6 +175,21 @@ def test_a_retry_that_stopped_before_it_landed_is_landed_by_the_next(folder_lake
     assert [row[0] for row in sales(folder_lake, shop())] == [1, 2]
 
 
+def test_rows_that_another_ingest_of_their_file_took_in_are_kept_and_not_taken_in_twice(lake: Lake) -> None:
+    """The first ingest stopped behind its quarantine, and the second judged the same file by looser rules."""
+    data = b"id,price,name\n1,50,a\n2,70,b\n"
+    assert ingest(lake, shop(), data) == [(0, 2)]
+    assert ingest(lake, shop(60), data) == [(1, 1)]
+    assert states(lake) == {"open": [1, 2]}
+    loose = shop(100)
+    assert [one.rows for one in retry_quarantined(lake, "shop", "sales")] == [1]
+    assert states(lake) == {"kept": [1], "retried": [2]}
+    assert ingest(lake, loose) == [(1, 0)]
+    rows = lake.sql("select id, price from sales_history order by id", project=loose).to_pylist()  # type: ignore[arg-type]
+    assert [tuple(row.values()) for row in rows] == [(1, 50.0), (2, 70.0)]
+    assert retry_quarantined(lake, "shop", "sales") == []
+
+
 def test_a_file_that_could_not_be_read_goes_back_and_is_read_by_a_definition_that_can(lake: Lake) -> None:
     ingest(lake, shop(name="string"), b"id,price\n1,5\n")
     (aside,) = set_aside(lake, "shop")

@@ -207,3 +207,35 @@ def test_every_delta_table_of_the_lake_can_be_asked_by_its_folders_names(lake: L
     for name in ("scores.february", "january", '"..".january', '"scores/january".x', 'scores."../scores/january"'):
         with pytest.raises(LakeloopError):
             lake.sql(f"from {name}")
+
+
+def test_models_whose_names_differ_by_a_dot_and_a_line_keep_their_predictions(folder_lake: Lake) -> None:
+    for project, model, count in (("a", "b_c", 2), ("a_b", "c", 3)):
+        rows = {
+            "project": [project] * count,
+            "model": [model] * count,
+            "prediction_id": [f"{project}{number}" for number in range(count)],
+            "logged_at": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * count, pa.timestamp("us", "UTC")),
+        }
+        folder_lake.journal(f"predictions.{project}.{model}").append(pa.table(rows), "s")
+    asked = "select project, model, count(*) as n from lakeloop.predictions group by all order by all"
+    assert [tuple(row.values()) for row in folder_lake.sql(asked).to_pylist()] == [("a", "b_c", 2), ("a_b", "c", 3)]
+
+
+def test_tables_whose_names_differ_by_a_dot_and_a_line_lack_their_own_columns(folder_lake: Lake) -> None:
+    """Each has less than its source says, so that each is read through a name of its own."""
+    one, other = (
+        parse_project(
+            {
+                "lakeloop.toml": f'name = "{name}"\ngoal = "Sell"\nowner = "crm"\n',
+                f"sources/{source}.toml": SOURCE.replace("ROWS", "append"),
+            }
+        )
+        for name, source in (("a", "b_c"), ("a_b", "c"))
+    )
+    for project, table, number in ((one, "a/b_c", 1), (other, "a_b/c", 2)):
+        applied.publish(folder_lake, project, code_version="1")
+        rows = pa.table({"id": [number], "day": pa.array([datetime(2026, 1, 1)], pa.date32())})
+        folder_lake.tables.open_or_create(table, rows.schema).append(rows)
+    asked = "select id, price from a.b_c union all select id, price from a_b.c order by id"
+    assert [tuple(row.values()) for row in folder_lake.sql(asked).to_pylist()] == [(1, None), (2, None)]
