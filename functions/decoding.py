@@ -8,9 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from threading import Lock
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -25,14 +29,60 @@ BLOCK = 4 << 20
 PART = 64 << 20
 """Unpacked bytes of Parquet that are read together."""
 LINES = 20_000
+KEPT = 1 << 20
+"""Bytes of broken lines that are held in memory; more of them are on disk."""
 
-Broken = list[dict[str, Any]]
+
+class Broken:
+    """Lines that a reading could not read. A file may hold nothing else: memory is bounded.
+
+    Arrow may tell them from a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._file = SpooledTemporaryFile(KEPT)  # noqa: SIM115 - closed by `close`
+        self._runs: deque[range] = deque()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, line: int, reason: str, row: str) -> None:
+        """The next one; lines come in their order."""
+        text = json.dumps({"line": line, "reason": reason, "row": row}).encode()
+        with self._lock:
+            self._count += 1
+            self._file.write(text + b"\n")
+            begin = self._runs.pop().start if self._runs and self._runs[-1].stop == line else line
+            self._runs.append(range(begin, line + 1))
+
+    def passed(self, line: int) -> int:
+        """The first line from this one on that is not known to be broken. Those before are not asked for again."""
+        with self._lock:
+            while self._runs and self._runs[0].start <= line:
+                line = self._runs.popleft().stop
+            return line
+
+    def before(self, line: int) -> int:
+        """Where the next broken lines begin, if that is before this line; else this line."""
+        with self._lock:
+            return min(line, self._runs[0].start) if self._runs else line
+
+    def pieces(self) -> Iterator[list[dict[str, Any]]]:
+        """All of them, as {"line", "reason", "row"}; once the reading has ended."""
+        self._file.seek(0)
+        while piece := [json.loads(text) for text in islice(self._file, LINES)]:
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
 
 
 @dataclass(slots=True)
 class LandedFile:
-    """A file whose columns are known. `broken` are the lines that the last reading could not read, as {"_line",
-    "reason", "row"}; `problem` is why the last reading ended early."""
+    """A file whose columns are known. `broken` are the lines that the last reading could not read; `problem` is why it
+    ended early."""
 
     format: str
     path: Path
@@ -40,7 +90,9 @@ class LandedFile:
     _read: Callable[[Sequence[str], Broken], Iterator[pa.RecordBatch]]
     parts: Sequence[tuple[int, int]] = ()
     """Of Parquet: ranges of rows that are read together, [begin, end)."""
-    broken: Broken = field(default_factory=list)
+    alike: frozenset[str] = frozenset()
+    """Of Parquet: names that stand there more than once, or once more in other letters."""
+    broken: Broken = field(default_factory=Broken)
     problem: Invalid | None = None
 
     def reader(self, columns: Iterable[str]) -> pa.RecordBatchReader:
@@ -50,7 +102,8 @@ class LandedFile:
         return pa.RecordBatchReader.from_batches(schema, self._batches(names))
 
     def _batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        self.broken, self.problem = [], None
+        self.broken.close()
+        self.broken, self.problem = Broken(), None
         try:
             yield from self._read(names, self.broken)
         except Invalid as error:
@@ -69,9 +122,17 @@ def open_file(read: Read, where: str, path: Path) -> LandedFile:
             return _parquet(where, path)
 
 
-def check_declared(source: Source, where: str, names: Iterable[str]) -> None:
-    """Invalid when a file lacks a column that may not be null, has none that is declared, or one that must not be."""
-    names = set(names)
+def check_declared(source: Source, where: str, file: LandedFile) -> None:
+    """Invalid when a file lacks a column that may not be null, has none that is declared, or one that must not be; and
+    when it may be any of several columns that a declared name means."""
+    names = set(file.columns)
+    declared = {name.lower() for name in source.columns}
+    if alike := sorted(name for name in file.alike if name.lower() in declared):
+        raise Invalid(
+            f"the file has several columns of one name: {', '.join(alike)}",
+            where=where,
+            todo="send each under a name of its own; capitals make no other name",
+        )
     missing = [name for name, column in source.columns.items() if name not in names and not column.nullable]
     if missing:
         raise Invalid(
@@ -156,7 +217,7 @@ def _csv_batches(path: Path, delimiter: str, names: Sequence[str], broken: Broke
 
     def note(row: Any) -> str:
         reason = f"broken line: {row.actual_columns} values where the header has {row.expected_columns}"
-        broken.append({"_line": row.number - 1, "reason": reason, "row": row.text})
+        broken.add(row.number - 1, reason, row.text)
         return "skip"
 
     reader: Iterable[pa.RecordBatch] = arrow_csv.open_csv(
@@ -178,17 +239,14 @@ def _ends_with_header(path: Path) -> bool:
 
 def _numbered(batches: Iterable[pa.RecordBatch], broken: Broken) -> Iterator[pa.RecordBatch]:
     """With `_line`: a batch's rows follow each other, but for the broken lines between them."""
-    line, passed = 1, 0
+    line = 1
     for batch in batches:
         lines: list[int] = []
         while len(lines) < batch.num_rows:
-            end = line + batch.num_rows - len(lines)
-            if passed < len(broken) and broken[passed]["_line"] < end:
-                end = broken[passed]["_line"]
+            line = broken.passed(line)
+            end = broken.before(line + batch.num_rows - len(lines))
             lines += range(line, end)
             line = end
-            if passed < len(broken) and broken[passed]["_line"] == line:
-                line, passed = line + 1, passed + 1
         yield batch.append_column("_line", pa.array(lines, pa.int64()))
 
 
@@ -228,7 +286,7 @@ def _jsonl(where: str, path: Path) -> LandedFile:
         for line, text in _lines(path):
             record, problem = _record(text)
             if problem:
-                broken.append({"_line": line, "reason": problem, "row": text.decode(errors="replace")})
+                broken.add(line, problem, text.decode(errors="replace"))
                 continue
             rows.append({**record, "_line": line})
             if len(rows) >= LINES:
@@ -272,7 +330,7 @@ def _texts(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Record
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 # -- Parquet ---
@@ -291,7 +349,8 @@ def _parquet(where: str, path: Path) -> LandedFile:
                 for batch in file.iter_batches(BATCH, columns=list(names)):
                     lines = pa.array(range(line, line + batch.num_rows), pa.int64())
                     line += batch.num_rows
-                    yield batch.select(names).append_column("_line", lines)
+                    kept = [_known(batch.column(name)) for name in names]
+                    yield pa.RecordBatch.from_arrays([*kept, lines], names=[*names, "_line"])
         except (pa.ArrowException, OSError) as error:
             raise _no_parquet(where, error) from error
 
@@ -300,7 +359,15 @@ def _parquet(where: str, path: Path) -> LandedFile:
             schema, parts = file.schema_arrow, _parts(file.metadata)
     except (pa.ArrowException, OSError) as error:
         raise _no_parquet(where, error) from error
-    return LandedFile("parquet", path, {f.name: f.type for f in schema if f.name != "_line"}, batches, parts)
+    columns = {f.name: pa.float32() if pa.types.is_float16(f.type) else f.type for f in schema if f.name != "_line"}
+    folded = [name.lower() for name in schema.names]
+    alike = frozenset(name for name in schema.names if folded.count(name.lower()) > 1)
+    return LandedFile("parquet", path, columns, batches, parts, alike)
+
+
+def _known(values: pa.Array) -> pa.Array:
+    """Half precision as single: DuckDB knows it in files, but not in memory."""
+    return values.cast(pa.float32()) if pa.types.is_float16(values.type) else values
 
 
 def _parts(metadata: Any) -> list[tuple[int, int]]:

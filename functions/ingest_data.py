@@ -205,7 +205,7 @@ def _take_in(landing: _Landing, already: bool, began: float) -> Ingested:
     where = f"{source.name}/{landing.file}"
     path = unpacked(where, landing.screened.path, landing.scratch)
     found = open_file(source.read, plain_name(where), path)
-    check_declared(source, where, found.columns)
+    check_declared(source, where, found)
     watch = partial(landing.watch, where)
     # What comes out of quarantine was taken in once: it goes back there, and stops no other file.
     stops = not landing.file.endswith(keys.RETRIED)

@@ -7,6 +7,7 @@ bounded: wrong rows are kept in a file until they are asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Check, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
-from lakeloop.lakehouse.rules import Rule, decoded, repeated_values, unique_rule
+from lakeloop.lakehouse.rules import LANDED, Rule, decoded, repeated_values, unique_rule
 
 SHOWN = 3
 CHUNK = 10_000
@@ -68,19 +69,22 @@ class Judged:
         self.rows = self.quarantined = self.warned = 0
 
     def __enter__(self) -> Judged:
-        try:
-            self._rules += unique_rules(self._session, self._source, self._present, self._attach)
-            for number, check in enumerate(self._source.checks):
-                self._apply_check(number, check)
-        except LakeloopError as error:
-            self._session.__exit__(None, None, None)
-            raise self._cause(error) from None
+        with ExitStack() as closing:
+            closing.push(self)
+            try:
+                self._rules += unique_rules(self._session, self._source, self._present, self._attach)
+                for number, check in enumerate(self._source.checks):
+                    self._apply_check(number, check)
+            except LakeloopError as error:
+                raise self._cause(error) from None
+            closing.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session.__exit__(kind, value, trace)
+        self._file.broken.close()
 
     def good(self, identity: str, at: datetime) -> pa.RecordBatchReader:
         """Rows for the table: the declared columns, `_line`, `_file`, `_ingested_at`.
@@ -92,7 +96,7 @@ class Judged:
             f"select {names}, _line, {literal(identity)} as _file, {timestamp(at)} as _ingested_at, "
             f"_bad, _out, _stop, array_to_string(_reasons, '; ') as _reason, _row from ({self._sql()})"
         )
-        self._session.register("raw", pa.schema([*self._present.items(), ("_line", pa.int64())]).empty_table())
+        self._register(pa.schema([*self._present.items(), ("_line", pa.int64())]).empty_table())
         width = len(self._source.columns) + 3
         schema = pa.schema(list(self._session.run(sql).schema)[:width])
         return pa.RecordBatchReader.from_batches(schema, self._sorted_out(self._parts(sql), schema))
@@ -107,26 +111,29 @@ class Judged:
     @property
     def _direct(self) -> bool:
         """Whether DuckDB reads the file by itself."""
-        return self._file.format == "parquet" and "file_row_number" not in self._file.columns
+        return self._file.format == "parquet" and "file_row_number" not in map(str.lower, self._file.columns)
 
     def _parts(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The answer to a question about `raw`, part by part: DuckDB computes an answer ahead of who reads it, without
+        """The answer to a question about LANDED, part by part: DuckDB computes an answer ahead of who reads it, without
         a bound."""
         if self._direct:
             for rows in self._file.parts:
-                self._session.attach_file("raw", self._file.path, rows)
+                self._session.attach_file(LANDED, self._file.path, rows, where=self._where)
                 yield from self._session.stream(sql, where=self._where)
             return
         for batch in self._file.reader(self._present):
-            self._session.register("raw", pa.Table.from_batches([batch]))
+            self._register(pa.Table.from_batches([batch]))
             yield from self._session.run(sql, where=self._where).to_batches()
 
     def _attach(self) -> None:
-        """A new reading of the file, as `raw`."""
+        """A new reading of the file, as LANDED."""
         if self._direct:
-            self._session.attach_file("raw", self._file.path)
+            self._session.attach_file(LANDED, self._file.path, where=self._where)
         else:
-            self._session.register("raw", self._file.reader(self._present))
+            self._register(self._file.reader(self._present))
+
+    def _register(self, rows: pa.Table | pa.RecordBatchReader) -> None:
+        self._session.register(LANDED, rows, where=self._where)
 
     def _sorted_out(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         self.rows = self.quarantined = self.warned = 0
@@ -167,17 +174,12 @@ class Judged:
 
     def _note_broken(self) -> None:
         """Lines that are no rows follow the rule of the source; nothing of them could be kept."""
-        broken = self._file.broken
-        columns = {
-            "line": [one["_line"] for one in broken],
-            "reason": [one["reason"] for one in broken],
-            "row": [one["row"] for one in broken],
-            "kept": [False] * len(broken),
-        }
-        self._wrong.add(pa.RecordBatch.from_pydict(columns, schema=WRONG))
-        self.quarantined += len(broken)
-        if self._source.on_error == "stop":
-            self._stop(columns["line"], columns["reason"])
+        for broken in self._file.broken.pieces():
+            rows = [{**one, "kept": False} for one in broken]
+            self._wrong.add(pa.RecordBatch.from_pylist(rows, schema=WRONG))
+            self.quarantined += len(rows)
+            if self._source.on_error == "stop":
+                self._stop([one["line"] for one in rows], [one["reason"] for one in rows])
 
     def _stop(self, lines: list[Any], reasons: list[Any]) -> None:
         if not self._stops:
@@ -236,7 +238,7 @@ class Judged:
 def unique_rules(
     session: Session, source: Source, present: Mapping[str, pa.DataType], attach: Callable[[], None]
 ) -> list[Rule]:
-    """Rules for the columns that must be unique and are not; `attach` makes `raw` readable once more."""
+    """Rules for the columns that must be unique and are not; `attach` makes LANDED readable once more."""
     rules = []
     for name, column in source.columns.items():
         if column.unique and name in present:

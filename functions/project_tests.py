@@ -210,7 +210,7 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
 
     from lakeloop.functions.judging import unique_rules
     from lakeloop.lakehouse.query.session import Session, quoted
-    from lakeloop.lakehouse.rules import decoded
+    from lakeloop.lakehouse.rules import LANDED, decoded
 
     where = f'given("{source.name}")'
     _check_columns(source, rows, where)
@@ -219,7 +219,7 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
     lines = pa.array(range(1, len(rows) + 1), pa.int64())
     kept = ", ".join(quoted(name) for name in source.columns)
     with Session(None, lambda _name: None, threads=1) as session:
-        session.register("raw", pa.table({**given, "_line": lines}))
+        session.register(LANDED, pa.table({**given, "_line": lines}))
         kinds = dict.fromkeys(present, pa.string())
         unique = unique_rules(session, source, kinds, lambda: None)
         session.keep("judged", decoded(source, kinds, unique) if present else _of_nulls(source))
@@ -234,9 +234,10 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
 
 def _of_nulls(source: Source) -> str:
     from lakeloop.lakehouse.query.session import quoted
+    from lakeloop.lakehouse.rules import LANDED
 
     columns = ", ".join(f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items())
-    return f"select _line, false as _bad, []::VARCHAR[] as _reasons, {columns} from raw"
+    return f"select _line, false as _bad, []::VARCHAR[] as _reasons, {columns} from {quoted(LANDED)}"
 
 
 def _check_columns(source: Source, rows: Sequence[Mapping[str, Any]], where: str) -> None:
@@ -281,7 +282,7 @@ def _text(value: Any) -> str | None:
         case date():
             return value.isoformat()
         case list() | tuple() | dict():
-            return json.dumps(value, default=str)
+            return json.dumps(value, default=str, ensure_ascii=False)
         case _:
             return str(value)
 

@@ -1,6 +1,6 @@
 """A source's rules as SQL: what each raw row becomes, whether it is wrong, and every reason why.
 
-Pure functions that return text. The input is a relation `raw` with the file's columns, as text (CSV, JSON Lines) or
+Pure functions that return text. The input is a relation LANDED with the file's columns, as text (CSV, JSON Lines) or
 typed (Parquet), and `_line`. Whether a row is wrong is a handful of comparisons; its reasons are spelled out only
 where it is.
 """
@@ -16,9 +16,21 @@ import pyarrow as pa
 from lakeloop.lakehouse.project.definitions import FLOAT_TYPES, INT_TYPES, Column, OnError, Source, Type
 from lakeloop.lakehouse.query.session import literal, quoted
 
+LANDED = "landed rows"
+"""What a file's rows are called: no source's name, since those hold no blank."""
+REAL = re.compile(r"\d|nan|inf", re.IGNORECASE)
+NAN = re.compile(r"^[+-]?nan$", re.IGNORECASE)
 WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
-DAY = r"^[^T ]+([T ]00:00(:00(\.0*)?)?(Z|[+-]00(:?00)?)?)?$"
+DAY = r"^\d{4}[^\dT (][^T (]*([T ]00:00(:00(\.0*)?)?(Z|[+-]00(:?00)?)?)?$"
 NO_SECONDS = r"^(\d+-\d+-\d+[T ]\d+:\d+)(Z|[+-]\d\d.*)$"
+MOMENT = r"^\s*\d{4}[^\d(][^(]*$"
+"""Of four digits the year, and of this era: "infinity", "epoch" and "(BC)" are moments to DuckDB."""
+BOUNDS = {  # what Python, Arrow and delta-rs can say of a time
+    "date": ("date '0001-01-01'", "date '9999-12-31'"),
+    "timestamp": ("timestamptz '0001-01-01 00:00:00+00'", "timestamptz '9999-12-31 23:59:59.999999+00'"),
+}
+LONG = ("1e15", "-9223372036854775808", "9223372036854774784")
+"""From where DuckDB may write a whole real with an exponent, and the least and greatest reals that a BIGINT holds."""
 SEVERITIES: tuple[OnError, ...] = ("stop", "quarantine", "warn")
 
 
@@ -51,13 +63,13 @@ select _line, {", ".join(map(quoted, source.columns))}, _bad, _out, _stop,
     case when _bad then to_json(struct_pack({kept}))::VARCHAR end as _row
 from (select *, {out} or {flags["warn"]} as _bad, {out} as _out, {flags["stop"]} as _stop from (
     select *, {", ".join(typed)} from (
-        select _line, {", ".join(raw.source for raw in raws.values())} from raw)))"""
+        select _line, {", ".join(raw.source for raw in raws.values())} from {quoted(LANDED)})))"""
 
 
 def repeated_values(source: Source, column: Column, kind: pa.DataType) -> str:
-    """SQL: the values of a column of `raw` that stand there more than once, in their stored type, as `v`."""
+    """SQL: the values of a column of LANDED that stand there more than once, in their stored type, as `v`."""
     raw = _Raw(source, column, kind)
-    typed = f"select {raw.typed} as v from (select {raw.source} from raw)"
+    typed = f"select {raw.typed} as v from (select {raw.source} from {quoted(LANDED)})"
     return f"select v from ({typed}) where v is not null group by v having count(*) > 1"
 
 
@@ -84,16 +96,41 @@ class _Raw:
     def source(self) -> str:
         """The raw value under its own name, null where the source says so."""
         name = quoted(self.column.name)
-        value = name if self.direct and not pa.types.is_string(self.kind) else f"{name}::VARCHAR"
-        nulls = ", ".join(literal(text) for text in self._nulls) if value != name else ""
-        return f"{f'case when {value} in ({nulls}) then null else {value} end' if nulls else value} as {self._value}"
+        value = name if self.direct and not pa.types.is_string(self.kind) else self._spelled(name)
+        if _is_number(self.kind):
+            null = self._null_numbers(name)
+        else:
+            nulls = ", ".join(map(literal, self._nulls))
+            null = f"{value} in ({nulls})" if nulls and value != name else ""
+        return f"{f'case when {null} then null else {value} end' if null else value} as {self._value}"
+
+    def _spelled(self, name: str) -> str:
+        """A value's text. A whole real keeps all its digits where a whole number is declared."""
+        text = f"{name}::VARCHAR"
+        if not (pa.types.is_floating(self.kind) and self.column.type.name in INT_TYPES):
+            return text
+        from_, least, most = LONG
+        long = f"abs({name}) >= {from_} and {name} between {least} and {most}"
+        return f"case when {long} then {name}::BIGINT::VARCHAR else {text} end"
+
+    def _null_numbers(self, name: str) -> str:
+        """SQL: a number is one that means null. By its value: 1.0 is no other number than 1."""
+        if pa.types.is_integer(self.kind):
+            whole = [text.split(".")[0] for text in self._nulls if re.search(WHOLE, text)]
+            return f"{name} in ({', '.join(str(int(text)) for text in whole)})" if whole else ""
+        kind = "FLOAT" if pa.types.is_float32(self.kind) else "DOUBLE"
+        numbers = [f"try_cast({literal(text)} as {kind})" for text in self._nulls if REAL.search(text)]
+        found = [f"{name}::{kind} in ({', '.join(numbers)})"] if numbers else []
+        # Not by a comparison: see the rule of a range.
+        found += [f"isnan({name}::{kind})"] if any(NAN.search(text) for text in self._nulls) else []
+        return " or ".join(found)
 
     @property
     def typed(self) -> str:
         kind = self.column.type
         if not self.direct:
             return _typed(kind, self._value)
-        return f"try_cast({self._value} as {kind.stored})" if self._may_be_lost() else f"{self._value}::{kind.stored}"
+        return _cast(kind, self._value) if self._may_be_lost() else f"{self._value}::{kind.stored}"
 
     def rules(self, source: Source) -> Iterator[Rule]:
         """Everything that is declared of the column and that its type in the file does not grant."""
@@ -108,9 +145,7 @@ class _Raw:
             return ""
         lost = f"{value} is null"
         if self.column.type.item is not None:
-            lost += (
-                f" or list_aggregate({value}, 'count') <> list_aggregate(try_cast({self.text} as VARCHAR[]), 'count')"
-            )
+            lost += f" or list_aggregate({value}, 'count') <> list_aggregate({_items(self.text)}, 'count')"
         return f"{self._value} is not null and ({lost})"
 
     def missing(self) -> str:
@@ -128,10 +163,14 @@ class _Raw:
         return bool(pa.types.is_uint64(self.kind) or pa.types.is_timestamp(self.kind) or pa.types.is_date(self.kind))
 
     def _may_mean_null(self) -> bool:
-        """Whether a text that means null can be the text of a value of this type (-999, nan)."""
-        if pa.types.is_string(self.kind):
+        """Whether a text that means null can only be known by its text, and be that of a value of this type."""
+        if pa.types.is_string(self.kind) or _is_number(self.kind):
             return False
-        return any(re.search(r"\d|nan|inf|true|false", text, re.IGNORECASE) for text in self._nulls)
+        return any(re.search(r"\d|true|false", text, re.IGNORECASE) for text in self._nulls)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _fits(declared: Type, kind: pa.DataType) -> bool:
@@ -165,16 +204,34 @@ def _typed(kind: Type, raw: str, depth: int = 0) -> str:
     if kind.item is not None:
         # Item by item: a cast of the whole list would make null of an item that is wrong, and round 1.5.
         item = _typed(kind.item, f"e{depth}", depth + 1)
-        return f"list_transform(try_cast({raw} as VARCHAR[]), lambda e{depth}: {item})"
+        return f"list_transform({_items(raw)}, lambda e{depth}: {item})"
     if kind.name in INT_TYPES:
         return f"case when regexp_matches({raw}, '{WHOLE}') then try_cast(split_part({raw}, '.', 1) as BIGINT) end"
     if kind.name == "date":  # a time of day that is not midnight would be dropped without a word
-        return f"case when regexp_matches({raw}, '{DAY}') then try_cast({raw} as DATE) end"
+        return f"case when regexp_matches({raw}, '{DAY}') then {_cast(kind, raw)} end"
     if kind.name == "timestamp":  # DuckDB wants seconds before a zone
-        return f"try_cast(regexp_replace({raw}, '{NO_SECONDS}', '\\1:00\\2') as TIMESTAMP WITH TIME ZONE)"
+        text = f"regexp_replace({raw}, '{NO_SECONDS}', '\\1:00\\2')"
+        return f"case when regexp_matches({raw}, '{MOMENT}') then {_cast(kind, text)} end"
     if kind.name == "json":
         return f"case when json_valid({raw}) then {raw} end"
     return f"try_cast({raw} as {kind.stored})" if kind.stored != "VARCHAR" else raw
+
+
+def _items(raw: str) -> str:
+    """A list's items as texts. JSON where it is that: DuckDB's own spelling of lists knows other escapes. Numbers keep
+    their digits."""
+    cast = f"try_cast({raw} as VARCHAR[])"
+    is_json = f"contains({raw}, chr(34)) and json_valid({raw})"
+    return f"coalesce(case when {is_json} then try_cast(try_cast({raw} as JSON) as VARCHAR[]) end, {cast})"
+
+
+def _cast(kind: Type, value: str) -> str:
+    """A value in its stored type, or null; also where it is a time that none of the table's readers could say."""
+    cast = f"try_cast({value} as {kind.stored})"
+    if kind.name not in BOUNDS:
+        return cast
+    least, most = BOUNDS[kind.name]
+    return f"case when {cast} between {least} and {most} then {cast} end"
 
 
 def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
@@ -189,15 +246,19 @@ def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
         yield f"{value} not between {low} and {high}", f"{text} || ' does not fit {column.type}'"
     if column.range is not None:
         least, most = column.range
+        # DuckDB decides a comparison by the least and the greatest value that a Parquet file notes: NaN is neither.
+        nan = f" or isnan({value})" if column.type.stored == "DOUBLE" else ""
         yield (
-            f"{value} not between '{least!r}'::DOUBLE and '{most!r}'::DOUBLE",
+            f"{value} not between '{least!r}'::DOUBLE and '{most!r}'::DOUBLE{nan}",
             f"{text} || ' is outside {least:g} to {most:g}'",
         )
     if column.values:
-        allowed = ", ".join(literal(str(v)) for v in column.values)
+        spelled = [str(v).lower() if isinstance(v, bool) else str(v) for v in column.values]
+        stored = column.type.stored if column.type.item is None else "VARCHAR"
+        allowed = ", ".join(f"try_cast({literal(v)} as {stored})" for v in spelled)
         yield (
-            f"{value}::VARCHAR not in ({allowed})",
-            f"{text} || ' is not one of ' || {literal(', '.join(map(str, column.values)))}",
+            f"{value} is not null and not coalesce({value}::{stored} in ({allowed}), false)",
+            f"{text} || ' is not one of ' || {literal(', '.join(spelled))}",
         )
     if column.matches:
         yield (

@@ -25,6 +25,8 @@ def translated(error: Exception, where: str) -> LakeloopError:
         return Unavailable(
             "the query needs more memory than it may use", where=where, todo="select fewer rows or columns"
         )
+    if isinstance(error, duckdb.NotImplementedException):
+        return Invalid(what, where=where or "the query", todo="give the column another type")
     if found := _of_a_table(error, what, where):
         return found
     if isinstance(error, duckdb.HTTPException | duckdb.IOException | OSError) and not _of_the_question(error, what):

@@ -149,21 +149,24 @@ class Session:
         reader = self._call(lambda: self._connection.execute(sql, values).to_arrow_reader(rows), where)
         return Batches(reader.schema, lambda: self._call(lambda: next(reader, None), where))
 
-    def attach_file(self, name: str, path: Path, rows: tuple[int, int] | None = None) -> None:
+    def attach_file(self, name: str, path: Path, rows: tuple[int, int] | None = None, *, where: str = "") -> None:
         """A Parquet file in `scratch` (or its rows [begin, end)) under a name, with `_line` (1 is the first row of the
         file) in place of a column that is called so."""
         file = f"read_parquet({literal(str(path))}, file_row_number = true)"
         part = f" where file_row_number between {rows[0]} and {rows[1] - 1}" if rows else ""
-        self._connection.execute(
+        sql = (
             f"create or replace temp view {quoted(name)} as "
             f"select * exclude (file_row_number), file_row_number + 1 as _line "
             f"from (select columns(c -> lower(c) <> '_line') from {file}{part})"
         )
+        self._call(lambda: self._connection.execute(sql), where)
         self._known.add(name)
 
-    def register(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+    def register(self, name: str, rows: pa.Table | pa.RecordBatchReader, *, where: str = "") -> None:
         """Give a table in memory a name."""
-        self._connection.register(name, rows)
+        # DuckDB replaces a name that it registered, and no other.
+        self._call(lambda: self._connection.execute(f"drop view if exists {quoted(name)}"), where)
+        self._call(lambda: self._connection.register(name, rows), where)
         self._known.add(name)
 
     def keep(self, name: str, sql: str, values: Sequence[object] = (), *, where: str = "") -> None:

@@ -6,21 +6,24 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tracemalloc
 import zipfile
+from array import array
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakeloop.functions import judging, spooling
+from lakeloop.functions import decoding, judging, spooling
 from lakeloop.functions.ingest_data import Ingested, ingest_data, land
 from lakeloop.lakehouse.errors import Invalid, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
-from lakeloop.lakehouse.project.definitions import OnError
+from lakeloop.lakehouse.project.definitions import OnError, Read
 from lakeloop.lakehouse.tables import Table
 
 HEAD = 'owner = "crm"\ntimeless = true\nkey = ["id"]\n'
@@ -82,11 +85,33 @@ RULES: dict[
     "uint64": ('"uint64"', ["0", "9223372036854775807"], ["-1"]),
     "float": ('"float64"', ["1.5", "-1e300", "7"], ["dear", '"1,5"', "NA"]),
     "bool": ('"bool"', ["true", "FALSE"], ["maybe", "2013"]),
-    "date": ('"date"', ["2024-02-29", "1969-12-31"], ["2023-02-29", "today?", "29.02.2024"]),
+    "date": (
+        '"date"',
+        ["2024-02-29", "1969-12-31", "0001-01-01", "9999-12-31"],
+        [
+            "2023-02-29",
+            "today?",
+            "29.02.2024",
+            "20244-01-01",
+            "infinity",
+            "epoch",
+            "0044-03-15 (BC)",
+            "0000-01-01",
+        ],
+    ),
     "timestamp": (
         '"timestamp"',
         ["2024-01-01T05:00:00Z", "2024-01-01 05:00:00+02:00", "2024-01-01"],
-        ["2024-01-01 25:00:00", "soon"],
+        [
+            "2024-01-01 25:00:00",
+            "soon",
+            "20244-01-01T00:00:00Z",
+            "-infinity",
+            "epoch",
+            "0044-03-15 (BC)",
+            "9999-12-31T23:59:59-05:00",
+            "0001-01-01T00:00:00+05:00",
+        ],
     ),
     "json": ('"json"', ['"{""a"": 1}"', "[]", "null"], ["{", "hello"]),
     "list": ('"list<int64>"', ['"[1, 2]"', "[]", '"[1, null]"'], ["[x]", "1", '"[1, 2.5]"', "["]),
@@ -95,6 +120,13 @@ RULES: dict[
     "int range": ('{ type = "int32", range = [1, 10] }', ["1", "10"], ["0", "11", "2147483648"]),
     "nullable range": ('{ type = "int32?", range = [1, 10] }', ["", "5"], ["0"]),
     "values": ('{ type = "string", values = ["EWR", "it\'s"] }', ["EWR", "it's"], ["ewr", "EWR ", "JFK", ""]),
+    "float values": ('{ type = "float64", values = [1, 2.5] }', ["1", "1.0", "2.5"], ["2", "nan"]),
+    "bool values": ('{ type = "bool", values = [true] }', ["true", "TRUE"], ["false"]),
+    "time values": (
+        '{ type = "timestamp", values = ["2024-01-01T05:00:00Z"] }',
+        ["2024-01-01 05:00:00"],
+        ["2024-01-01"],
+    ),
     "int values": ('{ type = "int8", values = [1, 2] }', ["1", "2"], ["3"]),
     "matches": ('{ type = "string", matches = "[A-Z]{2}\\\\d+" }', ["UA1", "AA22"], ["ua1", "UA", "xUA1", "UA1x"]),
     "string": ('"string"', ["x", '"a,b"', '"two\nlines"', "日本", '"say ""hi"""'], ["", "NA"]),
@@ -399,6 +431,147 @@ def test_parquet_keeps_its_values(folder_lake: Lake) -> None:
     first, second = rows(folder_lake, project)
     assert first == {"id": 1, "x": "a", "t": moment, "n": 3, "d": date(2024, 1, 1), "f": 0.1}
     assert (second["n"], second["f"]) == (None, 1e-300)
+
+
+def test_a_time_that_not_every_reader_can_say_is_wrong_in_a_typed_file_too(folder_lake: Lake) -> None:
+    project = shop('d = "date"\nt = "timestamp"', format="parquet")
+    days, seconds = pa.array([1, 2932897], pa.date32()), pa.array([0, 253402300800], pa.timestamp("s", "UTC"))
+    run(folder_lake, project, parquet(pa.table({"id": [1, 2], "d": days, "t": seconds})), "a.parquet")
+    assert ids(folder_lake, project) == [1]
+    assert reasons(folder_lake) == {2: "d: 10000-01-01 is not a date; t: 10000-01-01 00:00:00+00 is not a timestamp"}
+
+
+ALIKE = {"id": [1, 2], "Amount": [111.0, 222.0], "amount": [1.0, 2.0]}
+
+
+def test_parquet_columns_that_differ_only_in_case_set_the_file_aside(folder_lake: Lake) -> None:
+    project = shop('amount = "float64?"', format="parquet")
+    assert "several columns of one name: Amount, amount" in run(folder_lake, project, parquet(pa.table(ALIKE))).problem
+    twice = pa.table([pa.array([1]), pa.array([2.0]), pa.array([3.0])], names=["id", "amount", "amount"])
+    assert "several columns of one name" in run(folder_lake, project, parquet(twice), "b").problem
+    other = pa.table({"id": [1], "amount": [1.0], "X": [1], "x": [2]})
+    assert run(folder_lake, project, parquet(other), "c").rows == 1
+
+
+@pytest.mark.parametrize(
+    ("format", "data"),
+    [
+        ("csv", "id,Amount,amount\n1,111,1\n2,222,2\n"),
+        ("jsonl", '{"id":1,"Amount":111,"amount":1}\n{"id":2,"amount":2}\n'),
+    ],
+)
+def test_of_columns_of_texts_the_one_spelled_as_declared_is_read(folder_lake: Lake, format: str, data: str) -> None:
+    project = shop('amount = "float64"', format=format)
+    run(folder_lake, project, data)
+    assert rows(folder_lake, project) == [{"id": 1, "amount": 1.0}, {"id": 2, "amount": 2.0}]
+
+
+@pytest.mark.parametrize("name", ["file_row_number", "File_Row_Number"])
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_parquet_columns_may_be_called_as_duckdbs_own_and_be_of_any_precision(
+    folder_lake: Lake, name: str, kind: pa.DataType
+) -> None:
+    project = shop('x = "float64"', format="parquet")
+    table = pa.table({"id": [1, 2], name: [7, 7], "x": pa.array([1.5, 2.5], kind)})
+    run(folder_lake, project, parquet(table))
+    run(folder_lake, project, parquet(table.drop_columns([name]).set_column(0, "id", pa.array([3, 4]))), "b")
+    assert [row["x"] for row in rows(folder_lake, project)] == [1.5, 2.5, 1.5, 2.5]
+
+
+def test_a_type_that_cannot_be_read_sets_the_file_aside_and_stops_no_other(folder_lake: Lake) -> None:
+    project = shop('x = "string?"', format="parquet")
+    wide = pa.table({"id": [1], "x": pa.array([None], pa.decimal256(50, 2))})
+    land(folder_lake, project, "things", "a", parquet(wide))
+    land(folder_lake, project, "things", "b", parquet(pa.table({"id": [2], "x": ["x"]})))
+    first, second = ingest_data(folder_lake, project)
+    assert "Unsupported" in first.problem
+    assert (second.problem, ids(folder_lake, project)) == ("", [2])
+
+
+def test_a_parquet_file_is_read_once_more_for_what_must_be_unique_and_for_checks(folder_lake: Lake) -> None:
+    check = '[[check]]\nname = "odd"\nsql = "select * from things where id = 3"\n'
+    project = shop('x = { type = "float64", unique = true, range = [0, 9] }', format="parquet", checks=check)
+    run(folder_lake, project, parquet(pa.table({"id": [1, 2, 3, 4, 5], "x": [1.0, 1.0, 2.0, 3.0, float("nan")]})))
+    assert ids(folder_lake, project) == [4]
+    assert reasons(folder_lake)[5] == "x: nan is outside 0 to 9"  # which the file's least and greatest value hide
+
+
+def test_lists_in_json_lines_keep_their_texts(folder_lake: Lake) -> None:
+    project = shop('x = "list<string>"\ny = "json"\nz = "list<list<string>>"', format="jsonl")
+    texts = ["é", 'say "hi"', "a\nb", "a, b", "NULL", "C:\\dir", "", " x ", "it's", "日本", None]
+    line = json.dumps({"id": 1, "x": texts, "y": {"k": "é"}, "z": [texts, []]})
+    run(folder_lake, project, line + "\n", "a.jsonl")
+    (row,) = rows(folder_lake, project)
+    assert (row["x"], row["z"], json.loads(row["y"])) == (texts, [texts, []], {"k": "é"})
+
+
+@pytest.mark.parametrize(
+    ("null", "kind", "value", "declared"),
+    [
+        ("-999", pa.float64(), -999.0, "float64?"),
+        ("-0.1", pa.float32(), -0.1, "float32?"),
+        ("-999", pa.float64(), -999.0, "int64?"),
+        ("-999.0", pa.int16(), -999, "float64?"),
+        ("-999", pa.int64(), -999, "int32?"),
+        ("NaN", pa.float64(), float("nan"), "float64?"),
+        ("-inf", pa.float64(), float("-inf"), "float64?"),
+    ],
+)
+def test_what_means_null_is_the_same_number_in_a_typed_file(
+    folder_lake: Lake, null: str, kind: pa.DataType, value: float, declared: str
+) -> None:
+    project = shop(f'x = "{declared}"', format="parquet")
+    things = project.sources["things"]
+    source = replace(things, read=replace(things.read, null=("NA", null)))
+    project = replace(project, sources={"things": source})
+    run(folder_lake, project, parquet(pa.table({"id": [1, 2], "x": pa.array([value, 7], kind)})))
+    assert [row["x"] for row in rows(folder_lake, project)] == [None, 7]
+
+
+def test_whole_reals_are_whole_numbers_as_far_as_those_reach(folder_lake: Lake) -> None:
+    project = shop('x = "int64"', format="parquet")
+    right = [3.0, 1e15, 1e16, 123456789012345680.0, -(2.0**63), 2.0**63 - 1024]
+    wrong = [1.5, 2.0**63, 1e300, float("nan"), float("inf")]
+    table = pa.table({"id": list(range(len(right + wrong))), "x": [*right, *wrong]})
+    run(folder_lake, project, parquet(table))
+    assert [row["x"] for row in rows(folder_lake, project)] == [int(value) for value in right]
+    assert len(reasons(folder_lake)) == len(wrong)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_lines_that_cannot_be_read_take_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Literal["csv", "jsonl"]
+) -> None:
+    monkeypatch.setattr(decoding, "LINES", 1000)
+    count, wrong = 50_000, f"7,{'z' * 200},8,9"
+    path = tmp_path / f"a.{format}"
+    good = "7,x" if format == "csv" else '{"id": 7, "x": "x"}'
+    lines = [good if number % 9999 == 0 else wrong for number in range(1, count + 1)]
+    path.write_text("\n".join([*(["id,x"] if format == "csv" else []), *lines]) + "\n")
+    del lines
+    file = decoding.open_file(Read(format=format), path.name, path)
+    tracemalloc.start()
+    try:
+        told = [line for batch in file.reader(["id"]) for line in batch.column("_line").to_pylist()]
+        numbers = array("q", (one["line"] for piece in file.broken.pieces() for one in piece))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        file.broken.close()
+    assert told == list(range(9999, count + 1, 9999))
+    assert sorted([*told, *numbers]) == list(range(1, count + 1))
+    assert peak < 6 << 20
+
+
+def test_a_source_may_be_called_raw(folder_lake: Lake) -> None:
+    source = f'{HEAD}read = {{ kind = "landing" }}\n[columns]\nid = "int64"\nx = "int64"\n'
+    check = '[[check]]\nname = "much"\nsql = "select * from raw where x > 5"\n'
+    head = 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n'
+    project = parse_project({"lakeloop.toml": head, "sources/raw.toml": source + check})
+    land(folder_lake, project, "raw", "a.csv", b"id,x\n1,1\n2,7\n")
+    assert ingest_data(folder_lake, project)[0].problem == ""
+    assert rows(folder_lake, project, "select id from raw") == [{"id": 1}]
+    assert reasons(folder_lake) == {2: "check: much"}
 
 
 # -- on_error and checks
