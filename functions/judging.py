@@ -23,13 +23,14 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Check, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Session, literal, quoted
 from lakeloop.lakehouse.rules import LANDED, Rule, decoded, repeated_values, unique_rule
 
 SHOWN = 3
 CHUNK = 10_000
 """Wrong rows in one piece, the same at every try."""
 MEMORY = "1GiB"
+FILE, TIME = pa.dictionary(pa.int32(), pa.string()), pa.timestamp("us", "UTC")
 WRONG = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("row", pa.string()), ("kept", pa.bool_())])
 
 
@@ -65,6 +66,7 @@ class Judged:
             LakeCatalog(lake, project),
             memory=MEMORY,
             scratch=scratch,
+            views=True,
         )
         self.rows = self.quarantined = self.warned = 0
 
@@ -93,13 +95,19 @@ class Judged:
         """
         names = ", ".join(map(quoted, self._source.columns))
         sql = (
-            f"select {names}, _line, {literal(identity)} as _file, {timestamp(at)} as _ingested_at, "
-            f"_bad, _out, _stop, array_to_string(_reasons, '; ') as _reason, _row from ({self._sql()})"
+            f"select {names}, _line, _bad, _out, _stop, "
+            "case when _bad then array_to_string(_reasons, '; ') end as _reason, _row "
+            f"from ({self._sql()})"
         )
         self._register(pa.schema([*self._present.items(), ("_line", pa.int64())]).empty_table())
-        width = len(self._source.columns) + 3
-        schema = pa.schema(list(self._session.run(sql).schema)[:width])
-        return pa.RecordBatchReader.from_batches(schema, self._sorted_out(self._parts(sql), schema))
+        rows = pa.schema(list(self._session.run(sql).schema)[: len(self._source.columns) + 1])
+        schema = rows.append(pa.field("_file", FILE)).append(pa.field("_ingested_at", TIME))
+
+        def marked() -> Iterator[pa.RecordBatch]:
+            for batch in self._sorted_out(self._parts(sql), rows):
+                yield pa.RecordBatch.from_arrays([*batch.columns, *_marks(batch.num_rows, identity, at)], schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, marked())
 
     def wrong(self) -> Iterator[pa.Table]:
         """Wrong rows (line, reason, row, kept: in the table all the same), in pieces."""
@@ -155,11 +163,13 @@ class Judged:
             raise self._refused()
 
     def _good_part(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        bad = batch.column("_bad")
         good = pa.RecordBatch.from_arrays(batch.columns[: len(schema)], schema=schema)
-        if pc.any(bad).as_py():
-            self._note(batch.filter(bad))
-            good = good.filter(pc.invert(batch.column("_out")))
+        if pc.any(batch.column("_bad")).as_py():
+            batch = batch.cast(_without_views(batch.schema))  # Arrow filters no views
+            self._note(batch.filter(batch.column("_bad")))
+            kept = batch.filter(pc.invert(batch.column("_out")))
+            columns = zip(kept.columns, schema, strict=False)
+            good = pa.RecordBatch.from_arrays([column.cast(field.type) for column, field in columns], schema=schema)
         self.rows += good.num_rows
         return good
 
@@ -233,6 +243,21 @@ class Judged:
                 what, where=self._source.name, todo="select * in the check, so that the rows can be told apart"
             )
         self._findings.append(what)
+
+
+def _marks(rows: int, identity: str, at: datetime) -> tuple[pa.Array, pa.Array]:
+    """`_file` and `_ingested_at`, which are the same in every row of a file."""
+    file = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), pa.array([identity]))
+    return file, pa.repeat(pa.scalar(at, TIME), rows)
+
+
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    def plain(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(plain(kind.value_type))
+        return pa.string() if pa.types.is_string_view(kind) else kind
+
+    return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
 
 
 def unique_rules(
