@@ -336,6 +336,7 @@ def priced(most: int) -> Project:
     return parse_project({**PROJECT, "sources/sales.toml": source})
 
 
+@pytest.mark.slow
 def test_a_retry_out_of_quarantine_takes_each_row_in_once(places: Callable[[], str]) -> None:
     """Decided, landed and ingested: wherever it stops, the next retry and ingest complete it, with what came since."""
     strict, loose = priced(10), priced(100)

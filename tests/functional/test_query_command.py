@@ -87,6 +87,7 @@ for sql in {list(LONG.values())[:2]!r}:
     assert (done.stdout, done.returncode) == ("[{'one': 1}]\n" * 2, 0), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["--csv", "--json"])
 def test_an_answer_larger_than_memory_streams(folder_lake: Lake, how: str) -> None:
     """Ten million rows, 250 MB as text, within 100 MB above what starting takes."""

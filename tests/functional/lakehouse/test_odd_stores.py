@@ -350,6 +350,7 @@ def test_a_store_that_deletes_only_one_by_one_will_do(bucket: str, proxy: Proxy,
     assert [entry.key for entry in lake.store.list()] == [keys.FORMAT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "kind"), [(503, Unavailable), (403, Denied)])
 def test_a_table_that_the_store_does_not_give_is_not_said_to_be_damaged(
     bucket: str, proxy: Proxy, status: int, kind: type[LakeloopError]

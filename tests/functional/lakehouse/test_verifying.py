@@ -30,6 +30,7 @@ def test_a_folder_keeps_every_promise_and_is_left_as_it_was(tmp_path: Path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_ignores_if_none_match_is_told_which_promises_it_breaks(
     bucket: str, proxy: Proxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
