@@ -225,18 +225,21 @@ class Table:
 
     def facts(self, limit: int | None = 50) -> list[dict[str, Any]]:
         """Commit records, newest first."""
-        return list(self._delta.history(limit))
+        with _reading(self.name):
+            return list(self._delta.history(limit))
 
     def unused_files(self, older_than: timedelta) -> list[str]:
         """Paths below the table's folder that this version does not name, and that no version younger than
         `older_than` did: removed, or written and not committed, longer ago than that. Nothing is deleted."""
-        hours = older_than / timedelta(hours=1)
-        return list(self._delta.vacuum(ceil(hours), dry_run=True, enforce_retention_duration=False, full=True))
+        hours = ceil(older_than / timedelta(hours=1))
+        with _reading(self.name):
+            return list(self._delta.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True))
 
     def forget_old_log(self) -> None:
         """Delete log entries that a checkpoint holds and that are older than the table's log retention (30 days unless
         its property `delta.logRetentionDuration` says otherwise). Versions of that age can then not be opened."""
-        self._delta.cleanup_metadata()
+        with _reading(self.name):
+            self._delta.cleanup_metadata()
 
     def checkpoint(self) -> None:
         """Fold the log so far into one file, which makes opening cheap."""
@@ -249,7 +252,8 @@ class Table:
 
     def refresh(self) -> None:
         """Go to the newest version."""
-        self._delta.update_incremental()
+        with _reading(self.name):
+            self._delta.update_incremental()
 
     def _write(
         self,
