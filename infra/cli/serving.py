@@ -58,7 +58,7 @@ def serve(
     least, most = max((r.min for r in replicas), default=1), max((r.max for r in replicas), default=1)
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
-        from lakeloop.ray_jobs.deployment import deploy
+        from lakeloop.ray_jobs.serving.deployment import deploy
 
         with deploy(
             place.lake.url,

@@ -35,7 +35,7 @@ from lakeloop.lakehouse.probing import init_lake
 from lakeloop.lakehouse.project import Project, read_project
 
 if TYPE_CHECKING:
-    from lakeloop.ray_jobs.deployment import Serving
+    from lakeloop.ray_jobs.serving.deployment import Serving
 
 PROJECT, MODEL, SECOND = "flights", "late_arrival", "cancellation"
 START, SUMMER, REPLAY, END = day(1), day(4), day(7), day(8)
@@ -153,7 +153,7 @@ class Demo:
 
     def _serve(self) -> Serving:
         cluster = self._ray.start()
-        from lakeloop.ray_jobs.deployment import deploy
+        from lakeloop.ray_jobs.serving.deployment import deploy
 
         serving = deploy(self.lake.url, PROJECT, [MODEL], log_folder=cluster.log_folder)
         self._say(f"endpoint: {serving.endpoint_url(MODEL)}")

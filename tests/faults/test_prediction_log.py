@@ -14,8 +14,8 @@ import pytest
 
 from lakeloop.lakehouse.errors import Unavailable, Unknown
 from lakeloop.lakehouse.lake import Lake, open_lake
-from lakeloop.ray_jobs.shipper import ship
-from lakeloop.ray_jobs.write_ahead import Logged, Shape, WriteAhead, adopt, pending, sealed_pieces
+from lakeloop.ray_jobs.serving.shipper import ship
+from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape, WriteAhead, adopt, pending, sealed_pieces
 
 SHAPE = Shape("p", "late", (("share", "float32"),))
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -62,7 +62,7 @@ class Loop:
         roll_out(self.lake, self.project)
 
     def serve(self, log_folder: Path) -> Any:
-        from lakeloop.ray_jobs.deployment import deploy
+        from lakeloop.ray_jobs.serving.deployment import deploy
 
         self.serving = deploy(self.lake.url, self.story.project, [self.story.model], log_folder=log_folder)
         return self.serving

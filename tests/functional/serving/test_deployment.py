@@ -48,7 +48,7 @@ def loader() -> Callable[..., Any]:
     UNLOADABLE_HERE = UNLOADABLE  # noqa: N806 a worker cannot import this module
 
     def load(lake: Any, project: str, endpoint: str, revision: Any, previous: Any) -> Any:
-        from lakeloop.ray_jobs.loading import load_with
+        from lakeloop.ray_jobs.serving.loading import load_with
 
         return load_with(load_scorer, lake, project, endpoint, revision, previous)
 
@@ -99,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     lake = open_lake(str(folder / "lake"))
     lake.documents.create("endpoints", "flights.late", body(1))
     with start_local(folder / "ray", serve=True) as cluster:
-        from lakeloop.ray_jobs.deployment import deploy
+        from lakeloop.ray_jobs.serving.deployment import deploy
 
         logs = cluster.log_folder
         with deploy(lake.url, "flights", ["late"], log_folder=logs, replicas=(2, 2), load=loader()) as serving:
@@ -165,7 +165,7 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def test_an_endpoint_without_a_document_or_a_champion_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    from lakeloop.ray_jobs.deployment import check_endpoint
+    from lakeloop.ray_jobs.serving.deployment import check_endpoint
 
     lake = open_lake(str(tmp_path))
     with pytest.raises(NotFound, match="no endpoint 'late'"):

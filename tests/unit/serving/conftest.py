@@ -12,7 +12,7 @@ import pytest
 from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Input, Signature, ViewUse
-from lakeloop.ray_jobs.arms import Arm, Loaded
+from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

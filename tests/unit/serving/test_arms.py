@@ -8,7 +8,7 @@ import pytest
 
 from lakeloop.lakehouse.errors import Corrupt, Refused
 from lakeloop.lakehouse.scoring.scorer import Scorer
-from lakeloop.ray_jobs.arms import Arm, Loaded, wanted_arms
+from lakeloop.ray_jobs.serving.arms import Arm, Loaded, wanted_arms
 
 
 def split(scorer: Callable[..., Scorer], canary: int) -> Loaded:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
-from lakeloop.ray_jobs.arms import Arm, Loaded
-from lakeloop.ray_jobs.endpoint import BODY_BYTES, MOST_ROWS, ROWS_INLINE, Endpoint
-from lakeloop.ray_jobs.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.arms import Arm, Loaded
+from lakeloop.ray_jobs.serving.endpoint import BODY_BYTES, MOST_ROWS, ROWS_INLINE, Endpoint
+from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 ROW = {"share": 0.75, "origin": "EWR"}
 

@@ -10,8 +10,8 @@ import pytest
 
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
-from lakeloop.ray_jobs.prediction_rows import FIXED, prediction_schema, prediction_table, stored_type
-from lakeloop.ray_jobs.write_ahead import Logged, Piece, Shape, WriteAhead, read_piece, sealed_pieces
+from lakeloop.ray_jobs.serving.prediction_rows import FIXED, prediction_schema, prediction_table, stored_type
+from lakeloop.ray_jobs.serving.write_ahead import Logged, Piece, Shape, WriteAhead, read_piece, sealed_pieces
 
 AT = datetime(2026, 5, 1, 12, 0, 0, 123_456, UTC)
 SHAPE = Shape(

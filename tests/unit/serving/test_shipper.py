@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.lake import open_lake
-from lakeloop.ray_jobs.shipper import Shipper, ship
-from lakeloop.ray_jobs.write_ahead import Logged, Shape, WriteAhead, pending
+from lakeloop.ray_jobs.serving.shipper import Shipper, ship
+from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape, WriteAhead, pending
 
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.scoring.scorer import Scorer
-from lakeloop.ray_jobs.arms import Loaded
-from lakeloop.ray_jobs.loading import load_with
-from lakeloop.ray_jobs.watcher import RETRY_S, Watcher
+from lakeloop.ray_jobs.serving.arms import Loaded
+from lakeloop.ray_jobs.serving.loading import load_with
+from lakeloop.ray_jobs.serving.watcher import RETRY_S, Watcher
 
 
 class Bench:

@@ -13,7 +13,7 @@ import pytest
 
 from lakeloop.lakehouse.errors import Corrupt, Unavailable
 from lakeloop.lakehouse.journal import segment_name
-from lakeloop.ray_jobs.write_ahead import (
+from lakeloop.ray_jobs.serving.write_ahead import (
     Logged,
     Shape,
     WriteAhead,
@@ -136,7 +136,7 @@ def test_a_file_of_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_whose_writer_was_killed_is_adopted(tmp_path: Path) -> None:
     code = (
         "import os, sys, signal; from pathlib import Path; from datetime import datetime, UTC\n"
-        "from lakeloop.ray_jobs.write_ahead import *\n"
+        "from lakeloop.ray_jobs.serving.write_ahead import *\n"
         "log = WriteAhead(Path(sys.argv[1]))\n"
         "at = datetime(2026, 5, 1, tzinfo=UTC)\n"
         "log.append(Shape('p', 'm', ()), Logged('killed', at, 'm', 1, 'champion', 1, 0.1, [{}]))\n"

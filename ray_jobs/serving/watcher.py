@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lakeloop.lakehouse.errors import LakeloopError
-from lakeloop.ray_jobs.arms import Load, Loaded
+from lakeloop.ray_jobs.serving.arms import Load, Loaded
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.documents import Revision

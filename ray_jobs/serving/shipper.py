@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, Unavailable, Unknown
-from lakeloop.ray_jobs.prediction_rows import prediction_table
-from lakeloop.ray_jobs.write_ahead import adopt, pending, read_piece, sealed_pieces, segment_of
+from lakeloop.ray_jobs.serving.prediction_rows import prediction_table
+from lakeloop.ray_jobs.serving.write_ahead import adopt, pending, read_piece, sealed_pieces, segment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

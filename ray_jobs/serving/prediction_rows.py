@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakeloop.lakehouse.errors import Corrupt
-from lakeloop.ray_jobs.write_ahead import Piece, Shape
+from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -23,14 +23,14 @@ from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.endpoints import endpoint as endpoint_document
 from lakeloop.lakehouse.errors import NotFound, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
-from lakeloop.ray_jobs.arms import Loaded, wanted_arms
 from lakeloop.ray_jobs.cluster import output_to
-from lakeloop.ray_jobs.endpoint import Endpoint, Receive, Scope, Send
-from lakeloop.ray_jobs.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.machine import free_ports
-from lakeloop.ray_jobs.shipper import Shipper
-from lakeloop.ray_jobs.watcher import Watcher
-from lakeloop.ray_jobs.write_ahead import WriteAhead, pending
+from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
+from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
+from lakeloop.ray_jobs.serving.shipper import Shipper
+from lakeloop.ray_jobs.serving.watcher import Watcher
+from lakeloop.ray_jobs.serving.write_ahead import WriteAhead, pending
 
 SEAL_S = 0.1
 REPLICA_CPUS = 0.2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt, LakeloopError
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.ray_jobs.arms import Arm, Loaded, WantedArm, wanted_arms
+from lakeloop.ray_jobs.serving.arms import Arm, Loaded, WantedArm, wanted_arms
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Scorer

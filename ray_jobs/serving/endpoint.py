@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
-from lakeloop.ray_jobs.arms import Arm, Loaded
-from lakeloop.ray_jobs.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.arms import Arm, Loaded
+from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer
