@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,17 +95,13 @@ class Judged:
         Ends with Refused when rules or checks stop the file, with Invalid when it cannot be read to its end.
         """
         names = ", ".join(map(quoted, self._source.columns))
-        sql = (
-            f"select {names}, _line, _bad, _out, _stop, "
-            "case when _bad then array_to_string(_reasons, '; ') end as _reason, _row "
-            f"from ({self._sql()})"
-        )
+        sql = f"select {names}, _line, _bad, _out, _stop from ({self._sql()})"
         self._register(pa.schema([*self._present.items(), ("_line", pa.int64())]).empty_table())
         rows = pa.schema(list(self._session.run(sql).schema)[: len(self._source.columns) + 1])
         schema = rows.append(pa.field("_file", FILE)).append(pa.field("_ingested_at", TIME))
 
         def marked() -> Iterator[pa.RecordBatch]:
-            for batch in self._sorted_out(self._parts(sql), rows):
+            for batch in self._sorted_out(sql, rows):
                 yield pa.RecordBatch.from_arrays([*batch.columns, *_marks(batch.num_rows, identity, at)], schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, marked())
@@ -121,17 +118,24 @@ class Judged:
         """Whether DuckDB reads the file by itself."""
         return self._file.format == "parquet" and "file_row_number" not in map(str.lower, self._file.columns)
 
-    def _parts(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """The answer to a question about LANDED, part by part: DuckDB computes an answer ahead of who reads it, without
-        a bound."""
+    def _parts(self) -> Iterator[Callable[[int, int], None]]:
+        """The file part by part as LANDED (DuckDB computes an answer ahead of who reads it, without a bound); and what
+        leaves of the part only the lines from one to another."""
         if self._direct:
-            for rows in self._file.parts:
-                self._session.attach_file(LANDED, self._file.path, rows, where=self._where)
-                yield from self._session.stream(sql, where=self._where)
+            for begin, end in self._file.parts:
+                self._attach_lines(begin + 1, end)
+                yield self._attach_lines
             return
         for batch in self._file.reader(self._present):
-            self._register(pa.Table.from_batches([batch]))
-            yield from self._session.run(sql, where=self._where).to_batches()
+            part = pa.Table.from_batches([batch])
+            self._register(part)
+            yield partial(self._register_lines, part)
+
+    def _attach_lines(self, first: int, last: int) -> None:
+        self._session.attach_file(LANDED, self._file.path, (first - 1, last), where=self._where)
+
+    def _register_lines(self, part: pa.Table, first: int, last: int) -> None:
+        self._register(part.filter((pc.field("_line") >= first) & (pc.field("_line") <= last)))
 
     def _attach(self) -> None:
         """A new reading of the file, as LANDED."""
@@ -143,18 +147,24 @@ class Judged:
     def _register(self, rows: pa.Table | pa.RecordBatchReader) -> None:
         self._session.register(LANDED, rows, where=self._where)
 
-    def _sorted_out(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _sorted_out(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         self.rows = self.quarantined = self.warned = 0
-        self._stopping, self._stopped = [], 0
+        self._stopping, self._stopped, halted = [], 0, False
         self._wrong.start(self._findings)
         self.warned += len(self._findings)
         seen = 0
         try:
-            for batch in batches:
-                good = self._good_part(batch, schema)
-                self._watch(seen := seen + batch.num_rows)
-                if good.num_rows and not self._stopped:
-                    yield good
+            for narrow in self._parts():
+                bad = _Lines()
+                for batch in self._session.stream(sql, where=self._where):
+                    good = self._good_part(batch, schema, bad)
+                    self._watch(seen := seen + batch.num_rows)
+                    halted = halted or (self._stops and pc.any(batch.column("_stop")).as_py())
+                    if good.num_rows and not halted:
+                        yield good
+                if bad.last:
+                    narrow(bad.first, bad.last)
+                    self._note_bad()
         except LakeloopError as error:
             raise self._cause(error) from None
         self._note_broken()
@@ -162,24 +172,29 @@ class Judged:
         if self._stopped:
             raise self._refused()
 
-    def _good_part(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    def _good_part(self, batch: pa.RecordBatch, schema: pa.Schema, bad: _Lines) -> pa.RecordBatch:
         good = pa.RecordBatch.from_arrays(batch.columns[: len(schema)], schema=schema)
         if pc.any(batch.column("_bad")).as_py():
-            batch = batch.cast(_without_views(batch.schema))  # Arrow filters no views
-            self._note(batch.filter(batch.column("_bad")))
-            kept = batch.filter(pc.invert(batch.column("_out")))
+            bad.add(batch.column("_line").filter(batch.column("_bad")))
+            kept = batch.cast(_without_views(batch.schema))  # Arrow filters no views
+            kept = kept.filter(pc.invert(kept.column("_out")))
             columns = zip(kept.columns, schema, strict=False)
             good = pa.RecordBatch.from_arrays([column.cast(field.type) for column, field in columns], schema=schema)
         self.rows += good.num_rows
         return good
 
+    def _note_bad(self) -> None:
+        """Why rows of LANDED are wrong: asked for where there are such, since a column of reasons costs by itself."""
+        reasons = "array_to_string(_reasons, '; ') as reason, _row as row, not _out as kept"
+        sql = f"select _line as line, {reasons}, _stop from ({self._sql()}) where _bad"
+        for batch in self._session.stream(sql, where=self._where):
+            self._note(batch.cast(_without_views(batch.schema)))
+
     def _note(self, bad: pa.RecordBatch) -> None:
-        kept = pc.invert(bad.column("_out"))
-        columns = [bad.column("_line"), bad.column("_reason"), bad.column("_row"), kept]
-        self._wrong.add(pa.RecordBatch.from_arrays(columns, schema=WRONG))
+        self._wrong.add(bad.select(WRONG.names).cast(WRONG))
         stopping = bad.filter(bad.column("_stop"))
-        self._stop(stopping.column("_line").to_pylist(), stopping.column("_reason").to_pylist())
-        self.warned += (warned := pc.sum(kept).as_py() or 0)
+        self._stop(stopping.column("line").to_pylist(), stopping.column("reason").to_pylist())
+        self.warned += (warned := pc.sum(bad.column("kept")).as_py() or 0)
         self.quarantined += bad.num_rows - warned
 
     def _note_broken(self) -> None:
@@ -243,6 +258,18 @@ class Judged:
                 what, where=self._source.name, todo="select * in the check, so that the rows can be told apart"
             )
         self._findings.append(what)
+
+
+@dataclass(slots=True)
+class _Lines:
+    """From the first to the last of some lines; 0 where there is none."""
+
+    first: int = 0
+    last: int = 0
+
+    def add(self, lines: pa.Array) -> None:
+        """Lines that come behind those that are known."""
+        self.first, self.last = self.first or lines[0].as_py(), lines[-1].as_py()
 
 
 def _marks(rows: int, identity: str, at: datetime) -> tuple[pa.Array, pa.Array]:

@@ -254,10 +254,8 @@ def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
         )
     if column.values:
         spelled = [str(v).lower() if isinstance(v, bool) else str(v) for v in column.values]
-        stored = column.type.stored if column.type.item is None else "VARCHAR"
-        allowed = ", ".join(f"try_cast({literal(v)} as {stored})" for v in spelled)
         yield (
-            f"{value} is not null and not coalesce({value}::{stored} in ({allowed}), false)",
+            _not_among(value, column.type, spelled),
             f"{text} || ' is not one of ' || {literal(', '.join(spelled))}",
         )
     if column.matches:
@@ -265,6 +263,14 @@ def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
             f"not regexp_full_match({text}, {literal(column.matches)})",
             f"{text} || ' does not match ' || {literal(column.matches)}",
         )
+
+
+def _not_among(value: str, kind: Type, spelled: Sequence[str]) -> str:
+    if kind.stored == "VARCHAR" and kind.item is None:
+        return f"{value} not in ({', '.join(map(literal, spelled))})"
+    stored = kind.stored if kind.item is None else "VARCHAR"
+    allowed = ", ".join(f"try_cast({literal(v)} as {stored})" for v in spelled)
+    return f"{value} is not null and not coalesce({value}::{stored} in ({allowed}), false)"
 
 
 def unique_rule(source: Source, column: Column, repeated: str) -> Rule:
