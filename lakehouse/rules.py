@@ -267,7 +267,8 @@ def _rules(raw: _Raw) -> Iterator[tuple[str, str]]:
 
 def _not_among(value: str, kind: Type, spelled: Sequence[str]) -> str:
     if kind.stored == "VARCHAR" and kind.item is None:
-        return f"{value} not in ({', '.join(map(literal, spelled))})"
+        # A function, which DuckDB asks once for each word of a Parquet dictionary; IN it asks for each row.
+        return f"not list_contains([{', '.join(map(literal, spelled))}], {value})"
     stored = kind.stored if kind.item is None else "VARCHAR"
     allowed = ", ".join(f"try_cast({literal(v)} as {stored})" for v in spelled)
     return f"{value} is not null and not coalesce({value}::{stored} in ({allowed}), false)"
