@@ -34,7 +34,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, quoted
+from lakeloop.lakehouse.query.quoting import quoted
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.tables import stored
 
 ONLINE_HISTORY = timedelta(days=2)

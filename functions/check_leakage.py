@@ -22,7 +22,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, quoted, timestamp
+from lakeloop.lakehouse.query.quoting import quoted, timestamp
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.query.statements import parse
 
 MOMENTS = 4

@@ -30,7 +30,8 @@ from lakeloop.lakehouse.monitoring import (
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, timestamp
+from lakeloop.lakehouse.query.quoting import literal, timestamp
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.statistics.drift import psi, psi_pvalue
 from lakeloop.lakehouse.statistics.metrics import metric_of

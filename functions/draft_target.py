@@ -15,7 +15,7 @@ from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import Problem
 from lakeloop.lakehouse.project.model_keys import INPUT_NAME
 from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
-from lakeloop.lakehouse.query.session import literal
+from lakeloop.lakehouse.query.quoting import literal
 
 CLASSES: Final = 20
 """Whole numbers with at most so many values are classes; with more, an amount."""

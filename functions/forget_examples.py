@@ -10,7 +10,8 @@ from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Query, Relation, Session, literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
+from lakeloop.lakehouse.query.session import Query, Relation, Session
 
 ALL = "_all "
 

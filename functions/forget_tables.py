@@ -21,7 +21,7 @@ from lakeloop.functions.maintain_lake import table_names
 from lakeloop.lakehouse import keys, pins, runs
 from lakeloop.lakehouse.errors import Conflict, Unknown
 from lakeloop.lakehouse.forgetting import JSON_ROWS, text_of
-from lakeloop.lakehouse.query.session import literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.tables import DataFile, Table
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakeloop.lakehouse.query.session import Session, literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
+from lakeloop.lakehouse.query.session import Session
 
 MISSING = (
     "NA",

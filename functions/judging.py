@@ -24,7 +24,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Check, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.rules import LANDED, Rule, decoded, repeated_values, unique_rule
 
 SHOWN = 3

@@ -18,7 +18,8 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, literal, timestamp
+from lakeloop.lakehouse.query.quoting import literal, timestamp
+from lakeloop.lakehouse.query.session import Session
 
 QUARANTINE, QUARANTINE_SHARE = "quarantine", 0.05
 """`unless = ["quarantine"]`: nothing is trained while a source's newest file had more than this share of wrong rows."""

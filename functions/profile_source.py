@@ -18,7 +18,8 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Column, Source
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.profiling import first_pass, quantiles, repeated_keys, rows_per_day, second_pass
-from lakeloop.lakehouse.query.session import Session, quoted
+from lakeloop.lakehouse.query.quoting import quoted
+from lakeloop.lakehouse.query.session import Session
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EVEN = 3

@@ -142,7 +142,8 @@ class GivenProject:
     def _relation(self, name: str) -> Relation | None:
         """What a name in the project's SQL means here; views are computed, in the types that a build stores."""
         from lakeloop.lakehouse.query.catalog import current_rows
-        from lakeloop.lakehouse.query.session import Query, quoted
+        from lakeloop.lakehouse.query.quoting import quoted
+        from lakeloop.lakehouse.query.session import Query
 
         source = name.removesuffix("_history")
         if name in self._project.sources:
@@ -168,7 +169,7 @@ class GivenProject:
 
     def _keep_asked(self, session: Session, view: str, key: Mapping[str, Any], at: datetime) -> None:
         """The one row that is asked, under the name `_asked`, with the key in the view's own types."""
-        from lakeloop.lakehouse.query.session import quoted
+        from lakeloop.lakehouse.query.quoting import quoted
 
         bound = self._bound.views[view]
         entity = bound.view.entity
@@ -209,7 +210,8 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
     import pyarrow as pa
 
     from lakeloop.functions.judging import unique_rules
-    from lakeloop.lakehouse.query.session import Session, quoted
+    from lakeloop.lakehouse.query.quoting import quoted
+    from lakeloop.lakehouse.query.session import Session
     from lakeloop.lakehouse.rules import LANDED, decoded
 
     where = f'given("{source.name}")'
@@ -233,7 +235,7 @@ def _decoded(source: Source, rows: Sequence[Mapping[str, Any]], file: int) -> pa
 
 
 def _of_nulls(source: Source) -> str:
-    from lakeloop.lakehouse.query.session import quoted
+    from lakeloop.lakehouse.query.quoting import quoted
     from lakeloop.lakehouse.rules import LANDED
 
     columns = ", ".join(f"null::{column.type.stored} as {quoted(name)}" for name, column in source.columns.items())

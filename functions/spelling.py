@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from lakeloop.lakehouse.query.session import quoted
+from lakeloop.lakehouse.query.quoting import quoted
 from lakeloop.lakehouse.query.statements import reserved_words
 
 

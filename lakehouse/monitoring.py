@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from lakeloop.lakehouse.query.session import Session, literal, quoted, timestamp
+from lakeloop.lakehouse.query.quoting import literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.scoring.signature import CategoryProfile, Input, NumberProfile, Profile
 
 Counts = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lakeloop.lakehouse.project.definitions import FLOAT_TYPES, INT_TYPES, Column, OnError, Source, Type
-from lakeloop.lakehouse.query.session import literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
 
 LANDED = "landed rows"
 """What a file's rows are called: no source's name, since those hold no blank."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lakeloop.lakehouse.project.definitions import Slice
 from lakeloop.lakehouse.query.asking import sql_over
-from lakeloop.lakehouse.query.session import quoted
+from lakeloop.lakehouse.query.quoting import quoted
 
 MOST = 50
 """Values of a slice's columns looked at, the most frequent first."""

@@ -17,7 +17,7 @@ from lakeloop.functions.report import words
 from lakeloop.functions.report.data import Distribution, PerformancePoint, Traffic
 from lakeloop.functions.report.scope import Scope, named, utc
 from lakeloop.lakehouse import registry
-from lakeloop.lakehouse.query.session import literal, timestamp
+from lakeloop.lakehouse.query.quoting import literal, timestamp
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.statistics import CalibrationBin, Interval, bootstrap, calibration_bins
 

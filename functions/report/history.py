@@ -15,7 +15,7 @@ from lakeloop.functions.report.data import Alert, EndpointChange, Mark
 from lakeloop.functions.report.scope import Scope, named, utc
 from lakeloop.lakehouse import endpoints
 from lakeloop.lakehouse.documents import Revision
-from lakeloop.lakehouse.query.session import timestamp
+from lakeloop.lakehouse.query.quoting import timestamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from lakeloop.lakehouse.errors import NotFound
-from lakeloop.lakehouse.query.session import Session, timestamp
+from lakeloop.lakehouse.query.quoting import timestamp
+from lakeloop.lakehouse.query.session import Session
 
 NULLS = ["", "NA"]
 STATES = """

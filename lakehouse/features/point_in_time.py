@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import FeatureView, WindowFeature, Windows
-from lakeloop.lakehouse.query.session import quoted
+from lakeloop.lakehouse.query.quoting import quoted
 
 MICROSECOND = timedelta(microseconds=1)
 

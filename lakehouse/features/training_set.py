@@ -22,7 +22,8 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.bound import Feature
 from lakeloop.lakehouse.project.definitions import FeatureView, Model
 from lakeloop.lakehouse.query.catalog import LakeCatalog, with_no_label
-from lakeloop.lakehouse.query.session import Session, quoted, timestamp
+from lakeloop.lakehouse.query.quoting import quoted, timestamp
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.tables import Table
 
 EXAMPLES = "_examples"

@@ -24,7 +24,8 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.document_rows import document_rows
 from lakeloop.lakehouse.query.foreign import scan_delta, scan_parquet, select_declared
-from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, Stored, Union, literal, quoted, timestamp
+from lakeloop.lakehouse.query.quoting import literal, quoted, timestamp
+from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, Stored, Union
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.segments import SEGMENT
 from lakeloop.lakehouse.store import Location

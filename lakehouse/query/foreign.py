@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.project.definitions import FLOAT_TYPES, INT_TYPES, Column, Source, Type
-from lakeloop.lakehouse.query.session import literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
 
 INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 REALS = ("FLOAT", "DOUBLE")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from lakeloop.lakehouse.query.session import literal, quoted
+from lakeloop.lakehouse.query.quoting import literal, quoted
 
 BINS = 16
 TOP = 5

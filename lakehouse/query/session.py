@@ -7,11 +7,8 @@ reached through SQL.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -22,9 +19,11 @@ from urllib.parse import quote
 import duckdb
 import pyarrow as pa
 
-from lakeloop.lakehouse.errors import Invalid, Unavailable
+from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.query.connecting import Limits, connect, disconnect
 from lakeloop.lakehouse.query.failures import translated
 from lakeloop.lakehouse.query.interrupting import Interruptible
+from lakeloop.lakehouse.query.quoting import literal, quoted
 from lakeloop.lakehouse.query.statements import FORBIDDEN_FUNCTIONS, TABLE_FUNCTIONS, parse, references
 from lakeloop.lakehouse.store import Location
 
@@ -87,21 +86,6 @@ class Outreaching(Protocol):
         """The folders or files beyond the lake that a connection may read."""
 
 
-def quoted(name: str) -> str:
-    """An identifier for SQL text; `a.b` is one identifier with a dot in it unless split before."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string literal for SQL text."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def timestamp(at: datetime) -> str:
-    """A moment for SQL text."""
-    return f"timestamptz {literal(at.isoformat())}"
-
-
 class Session:
     """One locked-down connection. Use as a context manager; not shared between threads."""
 
@@ -120,7 +104,8 @@ class Session:
         them."""
         self._catalog = catalog
         outside = catalog.outside() if location and isinstance(catalog, Outreaching) else ()
-        self._connection = _connect([location, *outside] if location else [], threads, memory, scratch, views)
+        limits = Limits(threads, memory, scratch, views)
+        self._connection = connect([location, *outside] if location else [], limits)
         self._interruptible = Interruptible(self._connection)
         self._known: set[str] = set()
         self._numbers = count()
@@ -132,7 +117,7 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._interruptible.close()
-        self._connection.close()
+        disconnect(self._connection)
 
     def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = (), *, where: str = "") -> pa.Table:
         """The answer as Arrow. `where` names the text in an error (a file, "the query")."""
@@ -291,71 +276,3 @@ def _files(relation: Files) -> str:
         f"select {columns} from (select * from read_parquet([{uris}], union_by_name = true) "
         f"union all by name select {empty} where false)"
     )
-
-
-def _connect(
-    places: Sequence[Location], threads: int, memory: str, scratch: Path | None, views: bool
-) -> duckdb.DuckDBPyConnection:
-    # The extensions are files of installed wheels, as trusted as any module; checking their signature again costs 120
-    # ms a connection.
-    connection = duckdb.connect(
-        ":memory:", config={"threads": threads or os.cpu_count() or 1, "allow_unsigned_extensions": "true"}
-    )
-    remote = next((place for place in places if place.options), None)
-    for extension in ("delta", "httpfs") if remote else ("delta",) if places else ():
-        connection.execute(f"load {literal(_extension(extension))}")
-    connection.execute("set TimeZone = 'UTC'")
-    connection.execute("set python_enable_replacements = false")
-    # DuckDB takes an Arrow table for a handful of rows, and would compare each with each: 44 s instead of 0.15 s.
-    connection.execute("set asof_loop_join_threshold = 0")
-    connection.execute("set enable_progress_bar = false")
-    connection.execute(f"set produce_arrow_string_view = {str(views).lower()}")
-    if memory:
-        connection.execute(f"set memory_limit = {literal(memory)}")
-    if remote:
-        connection.execute(_secret(remote))
-        if "AWS_CA_BUNDLE" in remote.options:
-            connection.execute(f"set ca_cert_file = {literal(remote.options['AWS_CA_BUNDLE'])}")
-    folders = [place.uri.rstrip("/") for place in places]
-    if scratch:
-        folders.append(str(scratch))
-        connection.execute(f"set temp_directory = {literal(str(scratch / 'spilled'))}")
-    connection.execute(f"set allowed_directories = [{', '.join(literal(f'{folder}/') for folder in folders)}]")
-    # A table elsewhere may be one file.
-    connection.execute(f"set allowed_paths = [{', '.join(map(literal, folders))}]")
-    connection.execute("set enable_external_access = false")
-    connection.execute("set lock_configuration = true")
-    return connection
-
-
-def _secret(location: Location) -> str:
-    """A DuckDB secret with what delta-rs is given, but for the address style: the two halves of DuckDB (httpfs and the
-    delta extension) build the address of a bucket at an endpoint alike only in path style."""
-    options = location.options
-    parts = {"TYPE": "s3", "REGION": literal(options["AWS_REGION"])}
-    if "AWS_ACCESS_KEY_ID" in options:
-        parts |= {"KEY_ID": literal(options["AWS_ACCESS_KEY_ID"]), "SECRET": literal(options["AWS_SECRET_ACCESS_KEY"])}
-    if "AWS_SESSION_TOKEN" in options:
-        parts["SESSION_TOKEN"] = literal(options["AWS_SESSION_TOKEN"])
-    if location.endpoint:
-        scheme, _, host = location.endpoint.partition("://")
-        parts |= {
-            "ENDPOINT": literal(host.rstrip("/")),
-            "URL_STYLE": "'path'",
-            "USE_SSL": str(scheme == "https").lower(),
-        }
-    return f"create secret lake ({', '.join(f'{key} {value}' for key, value in parts.items())})"
-
-
-@lru_cache
-def _extension(name: str) -> str:
-    """The extension's file in its wheel: nothing is downloaded."""
-    found = importlib.util.find_spec(f"duckdb_extension_{name}")
-    folders = list(found.submodule_search_locations or ()) if found else []
-    files = [file for folder in folders for file in Path(folder).rglob(f"{name}.duckdb_extension")]
-    if not files:
-        raise Unavailable(
-            f"DuckDB's extension {name} is not installed",
-            todo=f"pip install duckdb-extension-{name}=={duckdb.__version__}",
-        )
-    return str(files[0])

@@ -12,7 +12,8 @@ import pytest
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
-from lakeloop.lakehouse.query.session import Session, _secret
+from lakeloop.lakehouse.query.connecting import _secret
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.store import Location
 from lakeloop.lakehouse.store.arrow import arrow_filesystem
 from lakeloop.lakehouse.store.opening import open_store

@@ -13,7 +13,8 @@ import pytest
 from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.catalog import LakeCatalog
-from lakeloop.lakehouse.query.session import Session, _extension
+from lakeloop.lakehouse.query.connecting import _extension
+from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.query.statements import FORBIDDEN_FUNCTIONS, TABLE_FUNCTIONS, check_statement, connect
 from lakeloop.tests.conftest import SECRET
 
