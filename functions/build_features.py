@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from lakeloop.lakehouse import applied, endpoints, forgetting, registry, runs
 from lakeloop.lakehouse.applied import bound
+from lakeloop.lakehouse.column_types import stored
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound
 from lakeloop.lakehouse.features.online import EPOCH, Header, publish_snapshot
@@ -36,7 +37,6 @@ from lakeloop.lakehouse.project.definitions import FeatureView
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.quoting import quoted
 from lakeloop.lakehouse.query.session import Session
-from lakeloop.lakehouse.tables import stored
 
 ONLINE_HISTORY = timedelta(days=2)
 """How far back a snapshot answers: longer than a request is late, short enough to stay small."""

@@ -26,6 +26,7 @@ from lakeloop.functions.judging import Judged
 from lakeloop.functions.screening import Screened, format_of, screen, unreadable_tells
 from lakeloop.functions.spooling import Spooled, plain_name, same_bytes, spool, unpacked
 from lakeloop.lakehouse import forgetting, keys
+from lakeloop.lakehouse.column_types import other_types
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, LakeloopError, NotFound, Refused
 from lakeloop.lakehouse.forgetting import Tombstones
 from lakeloop.lakehouse.lake import Lake
@@ -33,7 +34,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.store import Entry
-from lakeloop.lakehouse.tables import Table, other_types
+from lakeloop.lakehouse.tables import Table
 
 TRIES = 10
 Watch: TypeAlias = Callable[[str, int], None]

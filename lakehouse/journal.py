@@ -20,10 +20,11 @@ from typing import Protocol
 import pyarrow as pa
 
 from lakeloop.lakehouse import events, forgetting, keys
+from lakeloop.lakehouse.column_types import stored
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.segments import SEGMENT, encoded, read_segments, segment_of, united
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import Table, Tables, stored
+from lakeloop.lakehouse.tables import Table, Tables
 
 GRACE_S = 60.0
 """A folded segment is deleted only when older than this: longer than a reader takes from its LIST to its last GET."""

@@ -105,7 +105,7 @@ class Lake:
 
     def runs(self, **asked: Any) -> pa.Table:
         """Runs, filtered and ordered: the arguments of `run_list.find_runs` (`model`, `status`, `params`, `metric`,
-        `above`, `below`, `order`, `limit`)."""
+        `above`, `below`, `order`, `limit`, `all_metrics`)."""
         from lakeloop.lakehouse.run_list import find_runs
 
         return find_runs(self, **asked)

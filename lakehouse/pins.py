@@ -14,10 +14,11 @@ from datetime import timedelta
 from typing import Any
 
 from lakeloop.lakehouse import keys
+from lakeloop.lakehouse.column_types import duckdb_type
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Corrupt, Refused
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.tables import DataFile, Table, committed_at, duckdb_type
+from lakeloop.lakehouse.tables import DataFile, Table, committed_at
 
 KIND = "pins"
 RETENTION = timedelta(days=7)

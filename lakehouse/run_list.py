@@ -24,6 +24,7 @@ ORDERS: dict[str, str] = {
 }
 LISTED = 10_000
 """Runs up to which a query names each."""
+OF_MODEL = "subject = 'model' and slice = ''"
 Condition: TypeAlias = tuple[str, Sequence[object]]
 """SQL, and the values it binds."""
 
@@ -39,8 +40,10 @@ def find_runs(
     below: float | None = None,
     order: Order = "newest",
     limit: int = 1000,
+    all_metrics: bool = False,
 ) -> pa.Table:
-    """The columns of `lakeloop.runs`, the gate's `verdict`, and `metric`, `value`, `low`, `high` on the test part.
+    """The columns of `lakeloop.runs`, the gate's `verdict`, and `metric`, `value`, `low`, `high` on the test part; with
+    `all_metrics` also `metrics`, a map from the name of each to its value.
 
     `metric` is one for all, or that of each model. `params` are those a run found, compared as text. With `above` or
     `below` only runs that have the metric; `limit` 0: all. Invalid for an order by a metric that is not named.
@@ -60,7 +63,8 @@ def find_runs(
         conditions = _conditions(model, status, params or {}, above, below)
         chosen = session.run(*_choice(conditions, scores if by_metric else None, ORDERS[order], limit))
         session.register("_chosen", chosen.append_column("place", pa.array(range(chosen.num_rows), pa.int64())))
-        return session.run(*_description(chosen.column("run").to_pylist(), None if by_metric else scores))
+        runs = chosen.column("run").to_pylist()
+        return session.run(*_description(runs, None if by_metric else scores, all_metrics=all_metrics))
 
 
 def _choice(conditions: Sequence[Condition], scores: Condition | None, order: str, limit: int) -> Condition:
@@ -73,7 +77,7 @@ def _choice(conditions: Sequence[Condition], scores: Condition | None, order: st
     return sql, [value for _, each in [scores or ("", ()), *conditions] for value in each]
 
 
-def _description(runs: Sequence[str], scores: Condition | None) -> Condition:
+def _description(runs: Sequence[str], scores: Condition | None, *, all_metrics: bool) -> Condition:
     """All that is said of the chosen runs. They are listed, since DuckDB carries a list down to the scan, under the
     GROUP BY of `runs`, where it would make a join after it."""
     among, listed = "true", list[object]()
@@ -82,19 +86,26 @@ def _description(runs: Sequence[str], scores: Condition | None) -> Condition:
     measured, bound = "_chosen", list[object]()
     if scores:
         measured, bound = f"({scores[0]} and {among})", [*scores[1], *listed]
+    every, join, more = "", "", list[object]()
+    if all_metrics:
+        every, more = ", a.metrics", listed
+        join = f"""left join (
+            select run, map_from_entries(list((metric, value) order by metric)) as metrics from lakeloop.metrics
+            where {OF_MODEL} and {among} group by run
+        ) a using (run)"""
     return (
-        f"""select r.*, v.verdict, m.metric, m.value, m.low, m.high
+        f"""select r.*, v.verdict, m.metric, m.value, m.low, m.high{every}
         from _chosen c join (select * from lakeloop.runs where {among}) r using (run) left join {measured} m using (run)
         left join (
             select run, arg_max(verdict, logged_at) as verdict from lakeloop.verdicts where {among} group by run
-        ) v using (run) order by c.place""",
-        [*listed, *bound, *listed],
+        ) v using (run) {join} order by c.place""",
+        [*listed, *bound, *listed, *more],
     )
 
 
 def _scores(metric: str | Mapping[str, str]) -> Condition:
     """A metric of whole models, not of slices or baselines."""
-    asked = "select run, metric, value, low, high from lakeloop.metrics where subject = 'model' and slice = '' and "
+    asked = f"select run, metric, value, low, high from lakeloop.metrics where {OF_MODEL} and "
     if isinstance(metric, str):
         return f"{asked} metric = ?", [metric]
     each = " or ".join("(model = ? and metric = ?)" for _ in metric)

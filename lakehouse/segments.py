@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from lakeloop.lakehouse.column_types import fitted, misfit, other_types, stored_schema
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import fitted, misfit, other_types, stored_schema
 
 T = TypeVar("T")
 SEGMENT = "_segment"

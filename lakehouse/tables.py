@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
-from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
@@ -35,7 +33,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 
 from lakeloop.lakehouse import keys
+from lakeloop.lakehouse.column_types import fitted, misfit, stored, stored_schema, stored_type, widens
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, NotFound, Unavailable, Unknown
+from lakeloop.lakehouse.reading_ahead import Ahead
 from lakeloop.lakehouse.store import Location
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ APP = "lakeloop"
 ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 UNANSWERED = ("error sending request", "Connection refused", "Connection reset", "timed out", "500 Inter", "503 Serv")
 """What delta-rs says when the store is away, after its own tries."""
-AHEAD = 4
-"""Batches that are read before the writer asks for them."""
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 WRITER = WriterProperties(
     # Line numbers count up: as differences they take a seventh of the bytes, and no dictionary is tried in vain.
@@ -60,14 +58,6 @@ COMPACTED = WriterProperties(
 )
 STATISTICS = {"delta.dataSkippingNumIndexedCols": "-1"}
 """Of every column: what tells a file's or a segment's rows comes behind those of the user."""
-SQL_TYPES = {
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE",
-    pa.string(): "VARCHAR",
-    pa.bool_(): "BOOLEAN",
-    pa.date32(): "DATE",
-    pa.timestamp("us", "UTC"): "TIMESTAMP WITH TIME ZONE",
-}
 T = TypeVar("T")
 Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
@@ -126,7 +116,7 @@ class Table:
         if problem := misfit(rows.schema, schema):
             raise Invalid(f"{self.name}: {problem}", todo="give the column another name, or convert the values")
         brought = {field.name: field.type for field in rows.schema}
-        if widened := {f.name: brought[f.name] for f in schema if _widens(f.type, brought.get(f.name, f.type))}:
+        if widened := {f.name: brought[f.name] for f in schema if widens(f.type, brought.get(f.name, f.type))}:
             self.retype(widened)
         return self._write(rows, "append", "merge", facts)
 
@@ -262,7 +252,7 @@ class Table:
         schema_mode: Literal["merge", "overwrite"],
         facts: Mapping[str, str] | None,
     ) -> int:
-        source = _Ahead(_reader(rows))
+        source = Ahead(_reader(rows))
 
         def write(marks: CommitProperties) -> None:
             write_deltalake(
@@ -301,59 +291,10 @@ class Table:
             ) from error
 
 
-class _Ahead:
-    """A stream read in a thread of its own, a few batches ahead of the writer.
-
-    The rows may themselves come out of delta-rs, which cannot read on the thread it writes on; and reading and
-    writing take a core each. Remembers the error the rows broke with: what comes back through delta-rs is its text.
-    """
-
-    def __init__(self, rows: pa.RecordBatchReader) -> None:
-        self._rows, self._queue = rows, Queue[pa.RecordBatch | None](AHEAD)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="rows-ahead", daemon=True)
-        self.error: Exception | None = None
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self._rows.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        self._thread.start()
-        while (batch := self._queue.get()) is not None:
-            yield batch
-        if self.error is not None:
-            raise self.error
-
-    def _read(self) -> None:
-        try:
-            for batch in self._rows:
-                if not self._put(batch):
-                    return
-        except Exception as error:  # noqa: BLE001  whatever it is, it is raised where the rows are written
-            self.error = error
-        self._put(None)
-
-    def _put(self, batch: pa.RecordBatch | None) -> bool:
-        """False when nobody reads on."""
-        while not self._over.is_set():
-            try:
-                self._queue.put(batch, timeout=0.1)
-                return True
-            except Full:
-                continue
-        return False
-
-    def close(self) -> None:
-        """The writer reads no further, and nobody is at the rows any more."""
-        self._over.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-
 def write_scratch(folder: Path, rows: pa.RecordBatchReader) -> list[dict[str, Any]]:
     """Write rows as the files of a table of their own in a folder of this machine. Returns what its log says of each
     (`add` of the Delta protocol): path below the folder, size, statistics."""
-    source = _Ahead(rows)
+    source = Ahead(rows)
     try:
         write_deltalake(
             str(folder),
@@ -458,76 +399,6 @@ class Tables:
         return there
 
 
-def stored_type(kind: pa.DataType) -> pa.DataType:
-    """The type a value is kept in: BIGINT, DOUBLE, VARCHAR, BOOLEAN, DATE, TIMESTAMP µs UTC, and lists of these."""
-    if pa.types.is_dictionary(kind):
-        return stored_type(kind.value_type)
-    if pa.types.is_integer(kind):
-        return pa.int64()
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pa.float64()
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", "UTC")
-    if pa.types.is_date(kind):
-        return pa.date32()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(stored_type(kind.value_type))
-    return pa.bool_() if pa.types.is_boolean(kind) else pa.string()
-
-
-def stored_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([pa.field(field.name, stored_type(field.type)) for field in schema])
-
-
-def stored(rows: pa.Table) -> pa.Table:
-    """The same rows in the types that are stored; times are cut to microseconds. Invalid for a number beyond 64 bits
-    with a sign."""
-    for at, field in enumerate(rows.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            rows = rows.set_column(at, field.name, rows.column(at).cast(pa.timestamp("us", field.type.tz), safe=False))
-    try:
-        return rows.cast(stored_schema(rows.schema))
-    except pa.ArrowInvalid as error:
-        raise Invalid(
-            f"values cannot be stored: {_brief(error)}",
-            todo="BIGINT holds -2^63 to 2^63-1; store larger numbers as text",
-        ) from error
-
-
-def misfit(found: pa.Schema, wanted: pa.Schema) -> str:
-    """How the first column of a type that cannot join `wanted` differs, in words; empty when all can."""
-    for field in found:
-        if field.name in wanted.names:
-            there = stored_type(wanted.field(field.name).type)
-            if stored_type(field.type) != there and not _widens(there, field.type):
-                return f"the column {field.name} holds {there}, and these rows bring {field.type}"
-    return ""
-
-
-def other_types(there: pa.Schema, wanted: pa.Schema) -> dict[str, pa.DataType]:
-    """The columns of `there` that `wanted` has in another type, with that type."""
-    kinds = {field.name: stored_type(field.type) for field in wanted}
-    return {f.name: kinds[f.name] for f in there if kinds.get(f.name, f.type) != stored_type(f.type)}
-
-
-def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The same rows, with columns that hold nothing and whole numbers for reals in the types that `schema` has for
-    them."""
-    for at, field in enumerate(rows.schema):
-        wanted = schema.field(field.name).type if field.name in schema.names else field.type
-        if wanted != field.type and (rows.column(at).null_count == rows.num_rows or _widens(field.type, wanted)):
-            values = rows.column(at).cast(wanted) if _widens(field.type, wanted) else pa.nulls(rows.num_rows, wanted)
-            rows = rows.set_column(at, pa.field(field.name, wanted), values)
-    return rows
-
-
-def duckdb_type(kind: pa.DataType) -> str:
-    """The name that SQL has for a stored type."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"{duckdb_type(kind.value_type)}[]"
-    return SQL_TYPES[stored_type(kind)]
-
-
 def committed_at(commit: Mapping[str, Any]) -> datetime:
     """When a commit (a record of `Table.facts`) was made."""
     return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
@@ -561,10 +432,6 @@ def _version_at(name: str, newest: DeltaTable, at: datetime) -> int:
 
 def _reader(rows: Rows) -> pa.RecordBatchReader:
     return rows.to_reader() if isinstance(rows, pa.Table) else rows
-
-
-def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(narrow) and pa.types.is_floating(wide))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 import pyarrow as pa
 
 from lakeloop.lakehouse import applied, foreign, keys
+from lakeloop.lakehouse.column_types import duckdb_type
 from lakeloop.lakehouse.errors import Invalid, NotFound
 from lakeloop.lakehouse.features.point_in_time import known
 from lakeloop.lakehouse.lake import Lake
@@ -29,7 +30,7 @@ from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, St
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.segments import SEGMENT
 from lakeloop.lakehouse.store import Location
-from lakeloop.lakehouse.tables import Table, duckdb_type
+from lakeloop.lakehouse.tables import Table
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}

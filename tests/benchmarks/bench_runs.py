@@ -41,11 +41,6 @@ BARE = """select r.run, r.model, r.status, r.version, r.seconds, m.value
 from read_parquet(?) r join read_parquet(?) m using (run)
 where m.metric = 'roc_auc' and m.value > 0.7 and r.model = 'delay' and r.status = 'finished'
 order by m.value desc limit 1000"""
-WITH_METRICS = """select r.run, any_value(r.status) as status, any_value(r.params) as params,
-    map_from_entries(list((m.metric, m.value))) as metrics, any_value(m.value) filter (m.metric = 'roc_auc') as value
-from lakeloop.runs r join lakeloop.metrics m using (run)
-where r.model = 'delay' and (r.params->>'$.max_depth') = '6' and m.subject = 'model' and m.slice = ''
-group by r.run having value > 0 order by value desc limit 1000"""
 Answer = dict[str, Any]
 
 
@@ -74,7 +69,8 @@ def by_params(folder: str) -> list[list[Any]]:
     """The question that MLflow is asked, and as it answers it: with parameters and every metric of each run."""
     from lakeloop.lakehouse.lake import open_lake
 
-    found = open_lake(folder).sql(WITH_METRICS)
+    asked: dict[str, Any] = {"model": "delay", "params": {"max_depth": 6}, "metric": "roc_auc", "above": 0}
+    found = open_lake(folder).runs(**asked, order="highest", all_metrics=True)
     assert sum(len(chunk.items) for chunk in found.column("metrics").chunks) == found.num_rows * len(METRICS)
     return _pairs(found)
 

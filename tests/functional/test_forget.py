@@ -51,7 +51,9 @@ def counted(world: World) -> dict[str, Counter[str]]:
     return found
 
 
-@CASES
+@pytest.mark.parametrize(
+    ("kind", "value"), [pytest.param("string", VALUE, marks=pytest.mark.slow), ("int64", "90210473")]
+)
 def test_no_byte_of_the_lake_tells_a_forgotten_customer(lake: Lake, kind: str, value: str) -> None:
     world = World(lake, kind, value)
     run = world.fill()

@@ -130,6 +130,7 @@ def test_two_checkouts_serve_at_once_and_each_logs_only_its_own(checkout: Callab
         assert Counter(logged["id"].to_pylist()) == {number: 1 for whose, number, _ in sent if whose == name}
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_and_makes_one_version(
     checkout: Callable[[str], Checkout], tmp_path: Path
 ) -> None:

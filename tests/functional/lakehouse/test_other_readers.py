@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
+from lakeloop.lakehouse.column_types import stored
 from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.session import Session, Stored
-from lakeloop.lakehouse.tables import stored
 
 NAME = "team/things"
 Row = dict[str, Any]

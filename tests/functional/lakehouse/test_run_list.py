@@ -50,6 +50,16 @@ def ids(lake: Lake, **asked: Any) -> list[int]:
     return [int(run[1:]) for run in lake.runs(**asked).column("run").to_pylist()]
 
 
+def test_every_metric_of_a_run_comes_where_all_are_asked_for(runs: Lake) -> None:
+    found = runs.runs(metric="auc", order="highest", limit=2, all_metrics=True).to_pylist()
+    assert [(row["run"], dict(row["metrics"])) for row in found] == [
+        ("r39", {"auc": 0.39, "loss": -39.0}),
+        ("r38", {"auc": 0.38, "loss": -38.0}),
+    ]
+    (failed,) = runs.runs(status="failed", limit=1, all_metrics=True).to_pylist()
+    assert failed["metrics"] is None
+
+
 def test_all_runs_come_newest_first_with_what_was_said_last_of_each(runs: Lake) -> None:
     found = runs.runs().to_pylist()
     assert [row["run"] for row in found] == [f"r{number:02d}" for number in reversed(range(40))]
