@@ -81,13 +81,15 @@ def keep_landed(lake: Lake, project: str, source: str, *, file: str = "") -> Dec
 
 
 def retried_rows(lake: Lake, decided: Decided) -> list[str]:
-    """The raw rows of a retry, as JSON texts, in the order in which they came."""
-    found = _ask(
-        lake,
-        "select row from lakeloop.quarantine_state where project = ? and source = ? and batch = ? order by file, line",
-        [decided.project, decided.source, decided.batch],
+    """The raw rows of a retry, as JSON texts, in the order in which they came; without those that an ingest of their
+    own file has taken in since, by other rules."""
+    sql = (
+        "select row from lakeloop.quarantine_state where project = ? and source = ? and batch = ? "
+        f"and not ({IN_TABLE}) order by file, line"
     )
-    return [str(row["row"]) for row in found]
+    with Session(lake.store.location(), _with_table(lake, decided.project, decided.source)) as session:
+        found = session.run(sql, [decided.project, decided.source, decided.batch])
+    return [str(row) for row in found.column("row").to_pylist()]
 
 
 def unfinished(lake: Lake, project: str, source: str) -> list[Decided]:

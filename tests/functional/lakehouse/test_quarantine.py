@@ -190,6 +190,16 @@ def test_rows_that_another_ingest_of_their_file_took_in_are_kept_and_not_taken_i
     assert retry_quarantined(lake, "shop", "sales") == []
 
 
+def test_a_retry_that_never_landed_leaves_out_what_its_own_file_brought_meanwhile(folder_lake: Lake) -> None:
+    data = b"id,price,name\n1,50,a\n2,70,b\n"
+    assert ingest(folder_lake, shop(), data) == [(0, 2)]
+    assert decide(folder_lake, "shop", "sales", "retried", "") is not None
+    assert ingest(folder_lake, shop(60), data) == [(1, 1)]
+    assert [one.rows for one in retry_quarantined(folder_lake, "shop", "sales")] == [1]
+    assert ingest(folder_lake, shop(100)) == [(1, 0)]
+    assert [row[0] for row in sales(folder_lake, shop())] == [1, 2]
+
+
 def test_a_file_that_could_not_be_read_goes_back_and_is_read_by_a_definition_that_can(lake: Lake) -> None:
     ingest(lake, shop(name="string"), b"id,price\n1,5\n")
     (aside,) = set_aside(lake, "shop")
