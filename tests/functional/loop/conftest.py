@@ -13,7 +13,12 @@ from lakeloop.tests.functional.loop.driver import Loop
 from lakeloop.tests.functional.loop.stories import diabetes, digits, flights
 
 STORIES = {"diabetes": diabetes, "digits": digits, "flights": flights}
-PLACES = ("diabetes in a folder", pytest.param("diabetes on s3", marks=pytest.mark.slow), "digits in a folder", "flights on s3")
+PLACES = (
+    "diabetes in a folder",
+    pytest.param("diabetes on s3", marks=pytest.mark.slow),
+    "digits in a folder",
+    "flights on s3",
+)
 
 
 @pytest.fixture(scope="module")
