@@ -130,7 +130,9 @@ class Scorer:
     ) -> list[Answer]:
         moments, ages, absent, values = asked.moments, asked.ages, asked.absent, asked.values
         return [
-            Answer(_id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(values[i]))
+            Answer(
+                _id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(values[i])
+            )
             for i, row in enumerate(asked.rows)
         ]
 

@@ -31,6 +31,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES = 16 << 20
 ROUTES = {"": "GET", "/ready": "GET", "/live": "GET", "/state": "GET", "/infer": "POST"}
+PROTOBUF = (b"content-type", b"application/x-protobuf")
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 log = logging.getLogger("lakeloop.endpoint")
 
@@ -43,6 +44,7 @@ class Reply:
     body: bytes
     allow: str = ""
     rows: int = 0
+    content_type: bytes = b"application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,22 @@ class Endpoint:
             return Reply(405, failure(405, f"{path or '/'} takes {allowed}, not {method}").body, allow=allowed)
         match path:
             case "/infer":
-                return await self._infer(await _body(scope, receive))
+                body = await _body(scope, receive)
+                return await (self._infer_message(body) if PROTOBUF in scope["headers"] else self._infer(body))
             case "/state":
                 return success(await asyncio.to_thread(self.inference.describe))
             case "":
                 return success(self.inference.metadata())
             case _:
                 return success({"live": True, "ready": True})
+
+    async def _infer_message(self, body: bytes) -> Reply:
+        from lakeloop.ray_jobs.serving import inference_messages as messages  # protobuf is there where gRPC is
+
+        asked = messages.read_request(body)
+        answer = await self.inference.infer(asked.request, asked.version or None)
+        rows = asked.request.inputs[0].shape[0]
+        return Reply(200, messages.write_answer(answer, raw=asked.raw), rows=rows, content_type=PROTOBUF[1])
 
     async def _infer(self, body: bytes) -> Reply:
         began = time.perf_counter()
@@ -150,7 +161,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def _send(reply: Reply, send: Send) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(reply.body)).encode())]
+    headers = [(b"content-type", reply.content_type), (b"content-length", str(len(reply.body)).encode())]
     if reply.allow:
         headers.append((b"allow", reply.allow.encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

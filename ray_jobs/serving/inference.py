@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
+from lakeloop.ray_jobs.serving.batching import Batches
 from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
@@ -33,6 +35,16 @@ ID_CHARACTERS = 200
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What was answered to a request, by whom."""
+
+    loaded: Loaded
+    arm: Arm
+    request_id: str
+    answers: Sequence[Answer]
 
 
 class TooLarge(Invalid):
@@ -60,23 +72,26 @@ class Inference:
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        if len(rows) <= ROWS_INLINE:
-            return self._answer_rows(rows, request_id, version, began)
-        return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
+        if len(rows) > ROWS_INLINE:
+            return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
+        return self._told_rows(await self._score_soon(rows, request_id, version, began))
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
         """The answer to tensors: one per input, of shape [n] or [n, 1]."""
         began = time.perf_counter()
-        if all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs):
-            return self._answer_tensors(request, version, began)
-        return await asyncio.to_thread(self._answer_tensors, request, version, began)
+        if any(not tensor.shape or tensor.shape[0] > ROWS_INLINE for tensor in request.inputs):
+            return await asyncio.to_thread(self._answer_tensors, request, version, began)
+        request_id = checked_id(request.id)
+        return self._told_tensors(request, await self._score_soon(rows_of(request.inputs), request_id, version, began))
 
     def ready(self, version: str | None = None) -> bool:
         """Whether this version (none: the endpoint) answers here."""
@@ -99,7 +114,7 @@ class Inference:
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, and how many rows wait to be shipped. Reads the disk."""
         loaded = self._loaded()
-        arms = [{"name": arm.name, "version": arm.version, "weight": arm.weight} for arm in loaded.arms]
+        arms = [self._described(arm) for arm in loaded.arms]
         seen = {
             "name": self.name,
             "model": loaded.model,
@@ -109,39 +124,63 @@ class Inference:
         }
         return {**seen, **self._state()}
 
+    def _described(self, arm: Arm) -> Mapping[str, Any]:
+        gain = self._batches.gain(arm.scorer)
+        batching = {} if gain is None else {"batching": gain.describe()}
+        return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
+
     def _answer_rows(
         self, rows: Sequence[Row], request_id: str, version: str | None, began: float
     ) -> Mapping[str, Any]:
-        loaded, arm, answers = self._score(rows, request_id, version, began)
-        return {
-            "id": request_id,
-            "model": loaded.model,
-            "version": arm.version,
-            "revision": loaded.revision,
-            "rows": [_public(answer) for answer in answers],
-        }
+        return self._told_rows(self._score(rows, request_id, version, began))
 
     def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
-        request_id = request.id or new_id()
-        check_id(request_id)
-        loaded, arm, answers = self._score(rows_of(request.inputs), request_id, version, began)
-        outputs = _outputs(answers, request.outputs, arm.scorer.signature)
-        return InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
+        request_id = checked_id(request.id)
+        return self._told_tensors(request, self._score(rows_of(request.inputs), request_id, version, began))
 
-    def _score(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> tuple[Loaded, Arm, list[Answer]]:
+    def _told_rows(self, scored: Scored) -> Mapping[str, Any]:
+        return {
+            "id": scored.request_id,
+            "model": scored.loaded.model,
+            "version": scored.arm.version,
+            "revision": scored.loaded.revision,
+            "rows": [_public(answer) for answer in scored.answers],
+        }
+
+    def _told_tensors(self, request: InferRequest, scored: Scored) -> InferResponse:
+        outputs = _outputs(scored.answers, request.outputs, scored.arm.scorer.signature)
+        parameters = {"revision": scored.loaded.revision}
+        return InferResponse(self.name, str(scored.arm.version), scored.request_id, outputs, parameters)
+
+    def _score(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Scored:
         """Choose the arm, score and log."""
-        loaded, now = self._loaded(), self._clock()
+        loaded, arm, now = self._choose(request_id, version)
+        return self._logged(Scored(loaded, arm, request_id, arm.scorer.answer(rows, now)), rows, now, began)
+
+    async def _score_soon(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Scored:
+        """`_score`, together with the requests of this moment where the model gains by it."""
+        loaded, arm, now = self._choose(request_id, version)
+        if self._batches.gains(arm.scorer):
+            answers = await self._batches.answer(arm.scorer, rows, now)
+        else:
+            answers = arm.scorer.answer(rows, now)
+        return self._logged(Scored(loaded, arm, request_id, answers), rows, now, began)
+
+    def _choose(self, request_id: str, version: str | None) -> tuple[Loaded, Arm, datetime]:
+        loaded = self._loaded()
         arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        answers = arm.scorer.answer(rows, now)
+        return loaded, arm, self._clock()
+
+    def _logged(self, scored: Scored, rows: Sequence[Row], now: datetime, began: float) -> Scored:
+        loaded, arm = scored.loaded, scored.arm
         latency_ms = (time.perf_counter() - began) * 1000
         shape, store = self._columns(arm)
-        logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
+        logged = [_logged(store, row, answer) for row, answer in zip(rows, scored.answers, strict=True)]
         self._append(
-            shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
+            shape,
+            Logged(scored.request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged),
         )
-        return loaded, arm, answers
+        return scored
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -156,6 +195,14 @@ class Inference:
 def new_id() -> str:
     """An id for a request that has none."""
     return secrets.token_hex(16)
+
+
+def checked_id(request_id: str) -> str:
+    """The caller's id, or a new one for who gave none."""
+    if not request_id:
+        return new_id()
+    check_id(request_id)
+    return request_id
 
 
 def check_id(request_id: Any) -> None:

@@ -58,7 +58,9 @@ def read_message(kind: Any, body: bytes) -> Any:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        raise Invalid(f"the body is no {kind.DESCRIPTOR.full_name} ({error})", todo="send the protocol's message") from None
+        raise Invalid(
+            f"the body is no {kind.DESCRIPTOR.full_name} ({error})", todo="send the protocol's message"
+        ) from None
 
 
 def read_request(body: bytes) -> Asked:
@@ -155,7 +157,9 @@ def _read_texts(name: str, count: int, raw: bytes) -> list[bytes]:
         if end <= len(raw):
             end += LENGTH.unpack_from(raw, at)[0]
         if end > len(raw):
-            raise Invalid(f"the tensor {name} ends inside its text {len(texts)}", todo="a length in 4 bytes, then the text")
+            raise Invalid(
+                f"the tensor {name} ends inside its text {len(texts)}", todo="a length in 4 bytes, then the text"
+            )
         texts.append(raw[at + LENGTH.size : end])
         at = end
     if len(texts) != count:
