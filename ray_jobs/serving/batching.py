@@ -47,7 +47,7 @@ class Gain:
 
 
 def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.perf_counter) -> Gain | None:
-    """The gain of a scorer on its signature's example; None without one. Costs ten calls, twice that of a cold model."""
+    """The gain of a scorer on its signature's example; None without one. Costs ten calls."""
     example = scorer.signature.example
     if not example:
         return None
@@ -127,7 +127,7 @@ def finish(scorer: Scorer, batch: Sequence[_Waiting]) -> None:
         return
     try:
         answers = scorer.finish([one.prepared for one in batch])
-    except Exception as error:  # a model fails in any way; the error goes on to whom it concerns
+    except Exception as error:  # noqa: BLE001 a model fails in any way, and it goes on to whom it concerns
         if len(batch) == 1:
             batch[0].answers.set_exception(error)
             return

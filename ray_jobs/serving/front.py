@@ -1,6 +1,6 @@
 """The front of a node on Ray: the server's own paths over HTTP, and gRPC, for all of the endpoints.
 
-It holds no model. What it is asked it asks the endpoints, through the node's HTTP proxy, as any caller would: so Serve's
+It holds no model. What it is asked it asks the endpoints, through the node's HTTP proxy as any caller would: so Serve's
 balancing, draining and back-pressure hold for gRPC as for HTTP, and ready means that a replica has just answered. It is
 a Serve application of its own ("/", which the endpoints' longer prefixes take precedence over), and Serve starts it
 again when it dies.
