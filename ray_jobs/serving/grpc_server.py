@@ -32,6 +32,8 @@ PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-request-
 """Metadata that an endpoint reads as headers."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_CALLS = 1024
+MOST_WORDS = 800
+"""Characters of a message: it travels as a header, each up to twelve bytes there, and clients take 8 KiB of headers."""
 WATCH_S = 1.0
 GRACE_S = 5.0
 CODES = {
@@ -84,6 +86,7 @@ def code_of(answered: Answered) -> grpc.StatusCode:
 
 
 def message_of(answered: Answered) -> str:
+    """The words of the answer's error."""
     try:
         return str(orjson.loads(answered.body)["error"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -150,7 +153,7 @@ class Gateway:
         return orjson.loads(answered.body)
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """The standard health service; what it says is asked for each time."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -161,6 +164,10 @@ class Health(health_pb2_grpc.HealthServicer):
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r}")
         return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, request: Any, context: Any) -> Any:  # noqa: N802
+        status = health_pb2.HealthCheckResponse(status=await self._status(""))
+        return health_pb2.HealthListResponse(statuses={"": status, SERVICE: status})
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         told = None
@@ -227,9 +234,9 @@ def answering(call: Call) -> Callable[[bytes, Any], Awaitable[bytes]]:
             message = await call(body, headers)
         except Failed as failed:
             pushback = (("retry-after", failed.retry_after),) if failed.retry_after else ()
-            await context.abort(failed.code, failed.message, pushback)
+            await context.abort(failed.code, failed.message[:MOST_WORDS], pushback)
         except LakeloopError as error:
-            await context.abort(status_code(error), str(error))
+            await context.abort(status_code(error), str(error)[:MOST_WORDS])
         return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
     return answer
