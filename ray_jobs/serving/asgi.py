@@ -97,7 +97,8 @@ async def read_body(scope: Scope, receive: Receive, *, timeout_s: float = BODY_S
 
 
 async def _whole(receive: Receive) -> bytes:
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -7,7 +7,8 @@
     GET  /ready, /live   health
     GET  /state          what is loaded, and how many rows wait to be shipped
 
-/versions/<n> before "", /ready and /infer asks for one version. Errors are {"error": "…"}.
+/versions/<n> before "", /ready and /infer asks for one version; /infer takes the protocol's protobuf messages, too.
+Errors are {"error": "…"}.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import orjson
 from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.ray_jobs.serving.asgi import (
     FORMAT,
+    Header,
     Receive,
     Reply,
     Scope,
@@ -40,6 +42,7 @@ from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split
 
 METHODS = {"": "GET", "/ready": "GET", "/live": "GET", "/state": "GET", "/infer": "POST"}
 VERSIONS = "/versions/"
+PROTOBUF: Header = (b"content-type", b"application/x-protobuf")
 WITHOUT_VERSION = ("/live", "/state")
 SEND = 'send {"rows": [{…}]}, or {"inputs": [{"name", "datatype", "shape", "data"}]}'
 ROW_KEYS = frozenset({"rows", "id"})
@@ -84,6 +87,8 @@ class Endpoint:
         if self._permit is not None and (refused := self._permit(scope)) is not None:
             return refused
         body = await read_body(scope, receive)
+        if PROTOBUF in scope["headers"]:
+            return await self._infer_message(body, version)
         header = next((value for name, value in scope["headers"] if name == HEADER), None)
         text, binary = split(body, header) if header is not None else (body, b"")
         record = parse(text)
@@ -91,6 +96,14 @@ class Endpoint:
             return await self._rows(record, version, began)
         asked = read_request(record, binary)
         return write_response(await self.inference.infer(asked.request, version), asked)
+
+    async def _infer_message(self, body: bytes, version: str | None) -> Reply:
+        from lakeloop.ray_jobs.serving import inference_messages as messages  # protobuf is there where gRPC is
+
+        asked = messages.read_request(body)
+        answer = await self.inference.infer(asked.request, version or asked.version or None)
+        written = messages.write_answer(answer, raw=asked.raw)
+        return Reply(200, written, kind=PROTOBUF, rows=answer.outputs[0].shape[0])
 
     async def _rows(self, record: Mapping[str, Any], version: str | None, began: float) -> Reply:
         request_id = check_rows(record)

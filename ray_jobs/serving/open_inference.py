@@ -154,10 +154,11 @@ def _of_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Data:
         raise Invalid(f"the tensor {name} has a value beyond {datatype}") from None
 
 
-def _flat(name: str, shape: Sequence[int], data: Any) -> list[Any]:
+def _flat(name: str, shape: Sequence[int], given: Any) -> list[Any]:
     """JSON data, given flat or nested as its shape says."""
-    if not isinstance(data, list):
+    if not isinstance(given, list):
         raise Invalid(f"the data of {name} is not a list")
+    data: list[Any] = given
     nested = len(shape) > 1 and len(data) == shape[0] and bool(data) and type(data[0]) is list
     for size in shape[1:] if nested else ():
         if not all(type(part) is list and len(part) == size for part in data):
@@ -171,7 +172,7 @@ def _flat(name: str, shape: Sequence[int], data: Any) -> list[Any]:
 def _of_binary(name: str, datatype: str, count: int, data: bytes) -> Data:
     if datatype == BYTES:
         return _texts(name, count, data)
-    kind = NUMPY[datatype]
+    kind: np.dtype[Any] = NUMPY[datatype]
     if len(data) != count * kind.itemsize:
         raise Invalid(f"the tensor {name} needs {count * kind.itemsize} bytes of {datatype}, not {len(data)}")
     if datatype == "BOOL":
