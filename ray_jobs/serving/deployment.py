@@ -26,8 +26,9 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
+from lakeloop.ray_jobs.serving.asgi import Receive, Scope, Send
 from lakeloop.ray_jobs.serving.batching import Batches
-from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.shipper import Shipper

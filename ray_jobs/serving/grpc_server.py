@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 import grpc
 import grpc.aio
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
-from lakeloop.ray_jobs.serving.endpoint import BODY_BYTES
+from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
 from lakeloop.ray_jobs.serving.inference_messages import MEDIA_TYPE, MESSAGES, SERVICE, ModelInferRequest, read_message
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

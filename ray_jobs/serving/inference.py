@@ -16,16 +16,26 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
-from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.tensor_signature import (
+    Answered,
+    Given,
+    described,
+    given_of,
+    output_names,
+    outputs,
+    outputs_of,
+    takes_matrix,
+)
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer
-    from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 MOST_ROWS = 10_000
 ROWS_INLINE = 16
@@ -38,13 +48,14 @@ Count: TypeAlias = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What was answered to a request, by whom."""
+class Chosen:
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
 
     loaded: Loaded
     arm: Arm
     request_id: str
-    answers: Sequence[Answer]
+    now: datetime
+    began: float
 
 
 class TooLarge(Invalid):
@@ -68,7 +79,7 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged], None],
+        append: Callable[[Shape, Logged | LoggedColumns], None],
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
@@ -81,21 +92,39 @@ class Inference:
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        if len(rows) > ROWS_INLINE:
-            return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
-        return self._told_rows(await self._score_soon(rows, request_id, version, began))
+        chosen = self._choose(request_id, version, began)
+        answers = await self._answers(rows, chosen)
+        return {
+            "id": request_id,
+            "model": chosen.loaded.model,
+            "version": chosen.arm.version,
+            "revision": chosen.loaded.revision,
+            "rows": [_public(answer) for answer in answers],
+        }
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
-        """The answer to tensors: one per input, of shape [n] or [n, 1]."""
-        began = time.perf_counter()
-        if any(not tensor.shape or tensor.shape[0] > ROWS_INLINE for tensor in request.inputs):
-            return await asyncio.to_thread(self._answer_tensors, request, version, began)
+        """The answer to tensors (tensor_signature.py says which)."""
         request_id = checked_id(request.id)
-        return self._told_tensors(request, await self._score_soon(rows_of(request.inputs), request_id, version, began))
+        chosen = self._choose(request_id, version, time.perf_counter())
+        scorer = chosen.arm.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        if not scorer.takes_columns(given.columns):
+            answered = answered_rows(await self._answers(given.rows(), chosen))
+        elif given.count > ROWS_INLINE:
+            answered = await asyncio.to_thread(self._score_columns, given, chosen)
+        elif self._batches.gains(scorer):
+            answered = answered_rows(await self._answers(given.rows(), chosen))
+        else:
+            answered = self._score_columns(given, chosen)
+        made = outputs(names, answered, scorer.signature)
+        parameters = {"revision": chosen.loaded.revision}
+        return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
 
-    def ready(self, version: str | None = None) -> bool:
-        """Whether this version (none: the endpoint) answers here."""
-        return version is None or any(str(arm.version) == version for arm in self._loaded().arms)
+    def checked(self, version: str) -> str:
+        """The same version, or NotFound when it does not serve here."""
+        return str(arm_of(self._loaded(), version, self.name).version)
 
     def metadata(self, version: str | None = None) -> Mapping[str, Any]:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
@@ -108,7 +137,12 @@ class Inference:
             "platform": "lakeloop",
             "inputs": [described(one) for one in signature.inputs],
             "outputs": outputs_of(signature),
-            "parameters": {"model": loaded.model, "revision": loaded.revision},
+            "parameters": {
+                "model": loaded.model,
+                "revision": loaded.revision,
+                "matrix": takes_matrix(signature),
+                "classes": ",".join(signature.classes),
+            },
         }
 
     def describe(self) -> Mapping[str, Any]:
@@ -129,58 +163,71 @@ class Inference:
         batching = {} if gain is None else {"batching": gain.describe()}
         return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
 
-    def _answer_rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> Mapping[str, Any]:
-        return self._told_rows(self._score(rows, request_id, version, began))
-
-    def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
-        request_id = checked_id(request.id)
-        return self._told_tensors(request, self._score(rows_of(request.inputs), request_id, version, began))
-
-    def _told_rows(self, scored: Scored) -> Mapping[str, Any]:
-        return {
-            "id": scored.request_id,
-            "model": scored.loaded.model,
-            "version": scored.arm.version,
-            "revision": scored.loaded.revision,
-            "rows": [_public(answer) for answer in scored.answers],
-        }
-
-    def _told_tensors(self, request: InferRequest, scored: Scored) -> InferResponse:
-        outputs = _outputs(scored.answers, request.outputs, scored.arm.scorer.signature)
-        parameters = {"revision": scored.loaded.revision}
-        return InferResponse(self.name, str(scored.arm.version), scored.request_id, outputs, parameters)
-
-    def _score(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Scored:
-        """Choose the arm, score and log."""
-        loaded, arm, now = self._choose(request_id, version)
-        return self._logged(Scored(loaded, arm, request_id, arm.scorer.answer(rows, now)), rows, now, began)
-
-    async def _score_soon(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Scored:
-        """`_score`, together with the requests of this moment where the model gains by it."""
-        loaded, arm, now = self._choose(request_id, version)
-        if self._batches.gains(arm.scorer):
-            answers = await self._batches.answer(arm.scorer, rows, now)
-        else:
-            answers = arm.scorer.answer(rows, now)
-        return self._logged(Scored(loaded, arm, request_id, answers), rows, now, began)
-
-    def _choose(self, request_id: str, version: str | None) -> tuple[Loaded, Arm, datetime]:
+    def _choose(self, request_id: str, version: str | None, began: float) -> Chosen:
         loaded = self._loaded()
         arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        return loaded, arm, self._clock()
+        return Chosen(loaded, arm, request_id, self._clock(), began)
 
-    def _logged(self, scored: Scored, rows: Sequence[Row], now: datetime, began: float) -> Scored:
-        loaded, arm = scored.loaded, scored.arm
-        latency_ms = (time.perf_counter() - began) * 1000
+    async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
+        """Score and log rows: in a thread if they are many, with other requests of now if the model gains by it."""
+        scorer = chosen.arm.scorer
+        if len(rows) > ROWS_INLINE:
+            return await asyncio.to_thread(self._score_rows, rows, chosen)
+        if not self._batches.gains(scorer):
+            return self._score_rows(rows, chosen)
+        answers = await self._batches.answer(scorer, rows, chosen.now)
+        self._log_rows(rows, answers, chosen)
+        return answers
+
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
+        answers = chosen.arm.scorer.answer(rows, chosen.now)
+        self._log_rows(rows, answers, chosen)
+        return answers
+
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> None:
+        loaded, arm = chosen.loaded, chosen.arm
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
         shape, store = self._columns(arm)
-        logged = [_logged(store, row, answer) for row, answer in zip(rows, scored.answers, strict=True)]
+        logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
         self._append(
             shape,
-            Logged(scored.request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged),
+            Logged(
+                chosen.request_id,
+                chosen.now,
+                loaded.model,
+                arm.version,
+                arm.name,
+                loaded.revision,
+                latency_ms,
+                logged,
+            ),
         )
-        return scored
+
+    def _score_columns(self, given: Given, chosen: Chosen) -> Answered:
+        """Score and log columns that are complete."""
+        loaded, arm = chosen.loaded, chosen.arm
+        answers = arm.scorer.answer_columns(given.columns, given.count)
+        moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        shape, store = self._columns(arm)
+        own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
+        self._append(
+            shape,
+            LoggedColumns(
+                chosen.request_id,
+                chosen.now,
+                loaded.model,
+                arm.version,
+                arm.name,
+                loaded.revision,
+                latency_ms,
+                given.count,
+                {**own, **scores_of(answers.predictions)},
+                answers.inputs,
+                [name for name in given.columns if name in store],
+            ),
+        )
+        return Answered(answers.predictions, answers.decisions, moments, given.ids)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -234,6 +281,8 @@ def status_of(error: LakeloopError) -> int:
             return 413
         case Invalid():
             return 400
+        case Denied():
+            return 403
         case NotFound():
             return 404
         case Unavailable():
@@ -242,78 +291,23 @@ def status_of(error: LakeloopError) -> int:
             return 500
 
 
-def datatype_of(one: Input) -> str:
-    """The protocol's datatype of an input."""
-    match one.kind:
-        case "category" | "string" | "timestamp":
-            return BYTES
-        case "bool":
-            return "BOOL"
-        case "integer":
-            return one.type.rstrip("?").upper() if one.type.startswith(("int", "uint")) else "INT64"
-        case "number":
-            return "FP32" if one.type.startswith("float32") else "FP64"
+def scores_of(predictions: NDArray[np.float64]) -> Mapping[str, Any]:
+    """Predictions as the log keeps them: of several classes, the likeliest one's beside all of them."""
+    if predictions.ndim == 1:
+        return {"prediction": predictions}
+    return {"prediction": predictions.max(axis=1), "scores": predictions}
 
 
-def described(one: Input) -> Mapping[str, Any]:
-    """An input as the protocol's metadata names it; `parameters` says what the protocol has no word for."""
-    optional = one.role != "request" or one.nullable or one.default is not None
-    parameters = {"type": one.type, "role": one.role, "optional": optional}
-    return {"name": one.name, "datatype": datatype_of(one), "shape": [-1], "parameters": parameters}
-
-
-def outputs_of(signature: Signature) -> list[Mapping[str, Any]]:
-    """The outputs an endpoint gives when none is asked for."""
-    shape = [-1, len(signature.classes)] if signature.problem == "multiclass" else [-1]
-    prediction = {"name": "prediction", "datatype": "FP64", "shape": shape}
-    match signature.problem:
-        case "binary":
-            return [prediction, {"name": "decision", "datatype": "BOOL", "shape": [-1]}]
-        case "multiclass":
-            return [prediction, {"name": "decision", "datatype": BYTES, "shape": [-1]}]
-        case "regression":
-            return [prediction]
-
-
-def rows_of(tensors: Sequence[Tensor]) -> list[Row]:
-    """Tensors of one column each as flat rows; NaN is null."""
-    if not tensors:
-        raise Invalid("the request has no inputs", todo="send a tensor per input")
-    count = tensors[0].shape[0] if tensors[0].shape else 0
-    for tensor in tensors:
-        if tensor.shape not in ((count,), (count, 1)) or not count:
-            raise Invalid(
-                f"the tensor {tensor.name} has shape {list(tensor.shape)}",
-                todo="send [n] or [n, 1], the same n for all",
-            )
-    check_count(count)
-    names = [tensor.name for tensor in tensors]
-    columns = [_values(tensor) for tensor in tensors]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(tensor: Tensor) -> list[Any]:
-    if isinstance(tensor.data, np.ndarray):
-        return [None if value != value else value for value in tensor.data.tolist()]
-    try:
-        return [value.decode() if isinstance(value, bytes) else value for value in tensor.data]
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the tensor {tensor.name} holds bytes that are not UTF-8 ({error})") from error
-
-
-def _outputs(answers: Sequence[Answer], wanted: Sequence[str], signature: Signature) -> tuple[Tensor, ...]:
-    count = len(answers)
-    prediction = np.array([answer.prediction for answer in answers], np.float64)
-    made = {"prediction": Tensor("prediction", "FP64", prediction.shape, prediction.reshape(-1))}
-    decisions = [answer.decision for answer in answers]
-    if signature.problem == "binary":
-        made["decision"] = Tensor("decision", "BOOL", (count,), np.array(decisions, np.bool_))
-    elif signature.problem == "multiclass":
-        made["decision"] = Tensor("decision", BYTES, (count,), [str(one) for one in decisions])
-    for name in wanted:
-        if name not in made:
-            raise Invalid(f"there is no output {name!r}", todo=f"outputs are {', '.join(made)}")
-    return tuple(made[name] for name in wanted) if wanted else tuple(made.values())
+def answered_rows(answers: Sequence[Answer]) -> Answered:
+    """Answers to rows, by columns."""
+    return Answered(
+        np.array([one.prediction for one in answers], np.float64),
+        [one.decision for one in answers],
+        [one.as_of for one in answers],
+        [one.id for one in answers],
+        [one.ages for one in answers],
+        [one.absent for one in answers],
+    )
 
 
 def _public(answer: Answer) -> Mapping[str, Any]:
