@@ -1,4 +1,4 @@
-"""Open Inference over gRPC, asked by clients that nobody here wrote: tritonclient, its stubs, gRPC's health and reflection."""
+"""Open Inference over gRPC, asked by what nobody here wrote: tritonclient, its stubs, gRPC's health and reflection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import InferenceServerException
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES, failure
