@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import Place, find_place
-from lakeloop.lakehouse.errors import Invalid, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer
@@ -95,6 +96,9 @@ def predict(
     url: Annotated[
         str, typer.Option("--url", help="Ask this running server instead of scoring here, e.g. http://127.0.0.1:8000")
     ] = "",
+    token_env: Annotated[
+        str, typer.Option("--token-env", help="The environment variable that holds the server's token")
+    ] = "LAKELOOP_TOKEN",
     as_of: AsOfOption = None,
     lake: LakeOption = None,
     env: EnvOption = None,
@@ -117,16 +121,20 @@ def predict(
         raise Invalid("there is no row", todo=f"lakeloop predict {model} --row '{{\"…\": …}}'")
     if as_of is not None:
         rows = [{"as_of": moment(as_of).isoformat(), **one} for one in rows]
-    answers = _ask(url, model, rows) if url else _score(find_place(lake, env), model, rows)
+    answers = (
+        _ask(url, model, rows, os.environ.get(token_env, "")) if url else _score(find_place(lake, env), model, rows)
+    )
     show(answers, as_json=as_json)
 
 
-def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _ask(url: str, model: str, rows: list[dict[str, Any]], token: str) -> list[dict[str, Any]]:
     import urllib3
 
     target = f"{url.rstrip('/')}/v2/models/{model}/infer"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    body = json.dumps({"rows": rows}).encode()
     try:
-        answer = urllib3.request("POST", target, body=json.dumps({"rows": rows}).encode(), retries=False, timeout=30)
+        answer = urllib3.request("POST", target, body=body, headers=headers, retries=False, timeout=30)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise Unavailable(
             f"no answer ({type(error).__name__})",
@@ -134,22 +142,28 @@ def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any
             todo="check the address, and that `lakeloop serve` runs",
         ) from error
     try:
-        body = json.loads(answer.data)
+        told = json.loads(answer.data)
     except ValueError:
-        body = {}
+        told = {}
+    if answer.status == 401:
+        raise Denied(
+            "the endpoint asks for a token",
+            where=target,
+            todo="export LAKELOOP_TOKEN=…, or name another by --token-env",
+        )
     if answer.status >= 500:
         raise Unavailable(
-            f"{answer.status}: {body.get('error', answer.data[:200].decode(errors='replace'))}",
+            f"{answer.status}: {told.get('error', answer.data[:200].decode(errors='replace'))}",
             where=target,
             todo="try again",
         )
     if answer.status != 200:
         raise Invalid(
-            str(body.get("error", f"{answer.status}: there is no endpoint {model!r}")),
+            str(told.get("error", f"{answer.status}: there is no endpoint {model!r}")),
             where=target,
             todo="mend the row, or name a model that is served",
         )
-    return [{"version": body["version"], **one} for one in body["rows"]]
+    return [{"version": told["version"], **one} for one in told["rows"]]
 
 
 def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
