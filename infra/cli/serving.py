@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +18,12 @@ from lakeloop.infra.place import Place, find_place
 from lakeloop.lakehouse.errors import Denied, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from lakeloop.lakehouse.project.definitions import Serving
     from lakeloop.lakehouse.scoring.scorer import Answer
+    from lakeloop.ray_jobs.serving.policy import Policy
 
 PANEL = "Serving"
+RETRY_FAILED_S = 30.0
 
 
 def register(app: typer.Typer) -> None:
@@ -55,36 +61,54 @@ def serve(
     ]
     if not wanted:
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
-    replicas = [project.models[model].serving.replicas for model in wanted if model in project.models]
-    least, most = max((r.min for r in replicas), default=1), max((r.max for r in replicas), default=1)
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
         from lakeloop.ray_jobs.serving.deployment import deploy
 
+        policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
         with deploy(
             place.lake.url,
             project.name,
             wanted,
             log_folder=cluster.log_folder,
-            replicas=(max(1, least), max(1, most)),
+            policies=policies,
             host=host,
             port=port,
         ) as serving:
             for model in wanted:
-                out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+                if model not in serving.failed:
+                    out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+            _say_failed(serving.failed)
             say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
-            _wait_for_interrupt()
+            with _until_interrupt() as stop:
+                while not stop.wait(RETRY_FAILED_S):
+                    serving.retry_failed()
+                    _say_failed(serving.failed)
 
 
-def _wait_for_interrupt() -> None:
-    """Until SIGINT, also where it was ignored by whoever started this process in the background."""
+def _policy(serving: Serving) -> Policy:
+    """How the project wants an endpoint to be run."""
+    from lakeloop.ray_jobs.serving.limits import Limits
+    from lakeloop.ray_jobs.serving.policy import Policy
+
+    limits = Limits(timeout_s=serving.timeout.total_seconds())
+    return Policy(serving.replicas.min, serving.replicas.max, limits)
+
+
+def _say_failed(failed: Mapping[str, str]) -> None:
+    for model, reason in failed.items():
+        say(f"{model} does not serve: {reason}; it is tried again")
+
+
+@contextlib.contextmanager
+def _until_interrupt() -> Iterator[threading.Event]:
+    """An event that SIGINT sets, also where it was ignored by whoever started this process in the background."""
     import signal
-    import threading
 
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:
-        stop.wait()
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 
