@@ -27,12 +27,12 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
+from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
 from lakeloop.ray_jobs.serving.counts import clear
-from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.gate import Gate
-from lakeloop.ray_jobs.serving.guard import ASGIApp, Guard
 from lakeloop.ray_jobs.serving.inference import Inference
-from lakeloop.ray_jobs.serving.limits import Limits
+from lakeloop.ray_jobs.serving.limits import Admission, Limits
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
@@ -295,6 +295,7 @@ class ReplicaApp:
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
+        self._admission = Admission(replica.limits)
         self.inference = Inference(
             replica.project,
             replica.endpoint,
@@ -303,22 +304,16 @@ class ReplicaApp:
             state=self._state,
             clock=lake.clock,
             count=self._metrics.answered,
+            admission=self._admission,
         )
-        self._guard = Guard(
-            Endpoint(self.inference),
-            replica.endpoint,
-            replica.limits,
-            authorize=self._gate.authorize,
-            count=self._metrics.answered,
-            refused=self._metrics.refused,
-        )
+        self._endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
         self._watcher.start()
         self._gate.start()
         self._ticking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._guard(scope, receive, send)
+            await self._endpoint(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
 
@@ -334,14 +329,14 @@ class ReplicaApp:
                 return
 
     async def _tick(self) -> None:
-        """What is to be done often: seal the log, end requests that are too late, and now and then tell the gauges."""
+        """What is to be done often: seal the log, see how late the event loop is, and now and then tell the gauges."""
         told = 0.0
         while True:
             due = time.monotonic() + SEAL_S
             await asyncio.sleep(SEAL_S)
             self._log.seal_due()
             now = time.monotonic()
-            self._guard.tick(now - due)
+            self._admission.lag_s = now - due
             if now - told >= TELL_S:
                 self._tell()
                 told = now
@@ -349,7 +344,7 @@ class ReplicaApp:
     def _tell(self) -> None:
         watcher = self._watcher
         self._metrics.tell(
-            in_flight=self._guard.admission.in_flight,
+            admission=self._admission,
             loaded=watcher.loaded,
             wanted=watcher.wanted,
             failing=bool(watcher.error or self._gate.error),

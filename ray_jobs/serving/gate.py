@@ -15,8 +15,11 @@ from lakeloop.lakehouse import tokens
 from lakeloop.lakehouse.endpoints import endpoint_id
 from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.ray_jobs.serving.asgi import Header, Reply, Scope, failure
+from lakeloop.ray_jobs.serving.endpoint import Permit
 
 POLL_S = 2.0
+CHALLENGE: Header = (b"www-authenticate", b"Bearer")
 Authorize: TypeAlias = Callable[[str, "str | bytes | None"], bool]
 """(endpoint, its Authorization header) → whether the request may pass."""
 log = logging.getLogger("lakeloop.gate")
@@ -32,13 +35,21 @@ class Gate:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def needs_token(self, endpoint: str) -> bool:
-        return self._keyrings[endpoint].needed
-
     def authorize(self, endpoint: str, authorization: str | bytes | None) -> bool:
         """An `Authorize`. Costs nothing where no token is needed, else one SHA-256 and a comparison per token."""
         keyring = self._keyrings[endpoint]
         return not keyring.needed or keyring.admits(authorization, self._lake.clock())
+
+    def permit(self, endpoint: str) -> Permit:
+        """What an endpoint's HTTP face asks before it answers anything but health."""
+
+        def permit(scope: Scope) -> Reply | None:
+            if not self._keyrings[endpoint].needed:
+                return None
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+            return None if self.authorize(endpoint, given) else failure(401, "the endpoint asks for a token", CHALLENGE)
+
+        return permit
 
     def step(self) -> None:
         """Follow every endpoint to its newest revision: one GET each when nothing changed."""

@@ -7,7 +7,6 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +14,30 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
+from lakeloop.ray_jobs.serving.tensor_signature import (
+    Answered,
+    Given,
+    described,
+    given_of,
+    output_names,
+    outputs,
+    outputs_of,
+    takes_matrix,
+)
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer
-    from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 MOST_ROWS = 10_000
 ROWS_INLINE = 16
-"""More rows than these are scored in a thread, so that health checks are answered meanwhile."""
+"""More rows than these are not small: they are scored in a thread, so that health checks are answered meanwhile."""
 ID_CHARACTERS = 200
 
 Row: TypeAlias = Mapping[str, Any]
@@ -56,31 +66,31 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged], None],
+        append: Callable[[Shape, Logged | LoggedColumns], None],
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        admission: Admission | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._admission = admission or Admission(Limits())
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        if len(rows) <= ROWS_INLINE:
-            return self._answer_rows(rows, request_id, version, began)
-        return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
+        small = len(rows) <= ROWS_INLINE
+        return await self._admission.run(small, self._answer_rows, rows, request_id, version, began)
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
         """The answer to tensors: one per input, of shape [n] or [n, 1]."""
         began = time.perf_counter()
-        if all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs):
-            return self._answer_tensors(request, version, began)
-        return await asyncio.to_thread(self._answer_tensors, request, version, began)
+        small = all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs)
+        return await self._admission.run(small, self._answer_tensors, request, version, began)
 
-    def ready(self, version: str | None = None) -> bool:
-        """Whether this version (none: the endpoint) answers here."""
-        return version is None or any(str(arm.version) == version for arm in self._loaded().arms)
+    def checked(self, version: str) -> str:
+        """The same version, or NotFound when it does not serve here."""
+        return str(arm_of(self._loaded(), version, self.name).version)
 
     def metadata(self, version: str | None = None) -> Mapping[str, Any]:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
@@ -93,7 +103,12 @@ class Inference:
             "platform": "lakeloop",
             "inputs": [described(one) for one in signature.inputs],
             "outputs": outputs_of(signature),
-            "parameters": {"model": loaded.model, "revision": loaded.revision},
+            "parameters": {
+                "model": loaded.model,
+                "revision": loaded.revision,
+                "matrix": takes_matrix(signature),
+                "classes": ",".join(signature.classes),
+            },
         }
 
     def describe(self) -> Mapping[str, Any]:
@@ -112,7 +127,9 @@ class Inference:
     def _answer_rows(
         self, rows: Sequence[Row], request_id: str, version: str | None, began: float
     ) -> Mapping[str, Any]:
-        loaded, arm, answers = self._score(rows, request_id, version, began)
+        loaded, now = self._loaded(), self._clock()
+        arm = self._arm(loaded, request_id, version)
+        answers = self._score(rows, loaded, arm, now, request_id, began)
         return {
             "id": request_id,
             "model": loaded.model,
@@ -124,16 +141,25 @@ class Inference:
     def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
         request_id = request.id or new_id()
         check_id(request_id)
-        loaded, arm, answers = self._score(rows_of(request.inputs), request_id, version, began)
-        outputs = _outputs(answers, request.outputs, arm.scorer.signature)
-        return InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
+        loaded, now = self._loaded(), self._clock()
+        arm = self._arm(loaded, request_id, version)
+        signature = arm.scorer.signature
+        given, names = given_of(request.inputs, signature), output_names(request.outputs, signature)
+        check_count(given.count)
+        if arm.scorer.takes_columns(given.columns):
+            answered = self._score_columns(given, loaded, arm, now, request_id, began)
+        else:
+            answered = answered_rows(self._score(given.rows(), loaded, arm, now, request_id, began))
+        made = outputs(names, answered, signature)
+        return InferResponse(self.name, str(arm.version), request_id, made, {"revision": loaded.revision})
+
+    def _arm(self, loaded: Loaded, request_id: str, version: str | None) -> Arm:
+        return loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
 
     def _score(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> tuple[Loaded, Arm, list[Answer]]:
-        """Choose the arm, score and log."""
-        loaded, now = self._loaded(), self._clock()
-        arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
+        self, rows: Sequence[Row], loaded: Loaded, arm: Arm, now: datetime, request_id: str, began: float
+    ) -> list[Answer]:
+        """Score and log rows."""
         answers = arm.scorer.answer(rows, now)
         latency_ms = (time.perf_counter() - began) * 1000
         shape, store = self._columns(arm)
@@ -141,7 +167,34 @@ class Inference:
         self._append(
             shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
         )
-        return loaded, arm, answers
+        return answers
+
+    def _score_columns(
+        self, given: Given, loaded: Loaded, arm: Arm, now: datetime, request_id: str, began: float
+    ) -> Answered:
+        """Score and log columns that are complete."""
+        answers = arm.scorer.answer_columns(given.columns, given.count)
+        moments = now if given.moments is None else [one or now for one in given.moments]
+        latency_ms = (time.perf_counter() - began) * 1000
+        shape, store = self._columns(arm)
+        own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
+        self._append(
+            shape,
+            LoggedColumns(
+                request_id,
+                now,
+                loaded.model,
+                arm.version,
+                arm.name,
+                loaded.revision,
+                latency_ms,
+                given.count,
+                own | scores_of(answers.predictions),
+                answers.inputs,
+                [name for name in given.columns if name in store],
+            ),
+        )
+        return Answered(answers.predictions, answers.decisions, moments, given.ids)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -187,86 +240,35 @@ def status_of(error: LakeloopError) -> int:
             return 413
         case Invalid():
             return 400
+        case Denied():
+            return 403
         case NotFound():
             return 404
+        case TooLate():
+            return 504
         case Unavailable():
             return 503
         case _:
             return 500
 
 
-def datatype_of(one: Input) -> str:
-    """The protocol's datatype of an input."""
-    match one.kind:
-        case "category" | "string" | "timestamp":
-            return BYTES
-        case "bool":
-            return "BOOL"
-        case "integer":
-            return one.type.rstrip("?").upper() if one.type.startswith(("int", "uint")) else "INT64"
-        case "number":
-            return "FP32" if one.type.startswith("float32") else "FP64"
+def scores_of(predictions: NDArray[np.float64]) -> Mapping[str, Any]:
+    """Predictions as the log keeps them: of several classes, the likeliest one's beside all of them."""
+    if predictions.ndim == 1:
+        return {"prediction": predictions}
+    return {"prediction": predictions.max(axis=1), "scores": predictions}
 
 
-def described(one: Input) -> Mapping[str, Any]:
-    """An input as the protocol's metadata names it; `parameters` says what the protocol has no word for."""
-    optional = one.role != "request" or one.nullable or one.default is not None
-    parameters = {"type": one.type, "role": one.role, "optional": optional}
-    return {"name": one.name, "datatype": datatype_of(one), "shape": [-1], "parameters": parameters}
-
-
-def outputs_of(signature: Signature) -> list[Mapping[str, Any]]:
-    """The outputs an endpoint gives when none is asked for."""
-    shape = [-1, len(signature.classes)] if signature.problem == "multiclass" else [-1]
-    prediction = {"name": "prediction", "datatype": "FP64", "shape": shape}
-    match signature.problem:
-        case "binary":
-            return [prediction, {"name": "decision", "datatype": "BOOL", "shape": [-1]}]
-        case "multiclass":
-            return [prediction, {"name": "decision", "datatype": BYTES, "shape": [-1]}]
-        case "regression":
-            return [prediction]
-
-
-def rows_of(tensors: Sequence[Tensor]) -> list[Row]:
-    """Tensors of one column each as flat rows; NaN is null."""
-    if not tensors:
-        raise Invalid("the request has no inputs", todo="send a tensor per input")
-    count = tensors[0].shape[0] if tensors[0].shape else 0
-    for tensor in tensors:
-        if tensor.shape not in ((count,), (count, 1)) or not count:
-            raise Invalid(
-                f"the tensor {tensor.name} has shape {list(tensor.shape)}",
-                todo="send [n] or [n, 1], the same n for all",
-            )
-    check_count(count)
-    names = [tensor.name for tensor in tensors]
-    columns = [_values(tensor) for tensor in tensors]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(tensor: Tensor) -> list[Any]:
-    if isinstance(tensor.data, np.ndarray):
-        return [None if value != value else value for value in tensor.data.tolist()]
-    try:
-        return [value.decode() if isinstance(value, bytes) else value for value in tensor.data]
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the tensor {tensor.name} holds bytes that are not UTF-8 ({error})") from error
-
-
-def _outputs(answers: Sequence[Answer], wanted: Sequence[str], signature: Signature) -> tuple[Tensor, ...]:
-    count = len(answers)
-    prediction = np.array([answer.prediction for answer in answers], np.float64)
-    made = {"prediction": Tensor("prediction", "FP64", prediction.shape, prediction.reshape(-1))}
-    decisions = [answer.decision for answer in answers]
-    if signature.problem == "binary":
-        made["decision"] = Tensor("decision", "BOOL", (count,), np.array(decisions, np.bool_))
-    elif signature.problem == "multiclass":
-        made["decision"] = Tensor("decision", BYTES, (count,), [str(one) for one in decisions])
-    for name in wanted:
-        if name not in made:
-            raise Invalid(f"there is no output {name!r}", todo=f"outputs are {', '.join(made)}")
-    return tuple(made[name] for name in wanted) if wanted else tuple(made.values())
+def answered_rows(answers: Sequence[Answer]) -> Answered:
+    """Answers to rows, by columns."""
+    return Answered(
+        np.array([one.prediction for one in answers], np.float64),
+        [one.decision for one in answers],
+        [one.as_of for one in answers],
+        [one.id for one in answers],
+        [one.ages for one in answers],
+        [one.absent for one in answers],
+    )
 
 
 def _public(answer: Answer) -> Mapping[str, Any]:

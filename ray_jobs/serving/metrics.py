@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from lakeloop.ray_jobs.serving import counts
 from lakeloop.ray_jobs.serving.arms import Loaded
 from lakeloop.ray_jobs.serving.counts import Counted, Counts, Histogram, Key
+from lakeloop.ray_jobs.serving.limits import Admission
 from lakeloop.ray_jobs.serving.write_ahead import pending
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 REASONS = {400: "invalid", 401: "no token", 404: "not found", 405: "method", 413: "too large", 415: "media type"}
 """What a status of 4xx says was wrong with the request."""
-Refusal: TypeAlias = Literal["overload", "timeout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,6 @@ class EndpointMetrics:
             values[self._rows] += rows
             self._latency.observe(seconds)
 
-    def refused(self, reason: Refusal) -> None:
-        labels = {**self._endpoint, "reason": reason}
-        self._counts.values[self._counts.place("lakeloop_refused_requests_total", labels)] += 1.0
-
     def scored(self, arm: str, version: int, rows: int) -> None:
         """One request's rows were scored and logged. From any thread."""
         with self._scoring:
@@ -90,10 +86,12 @@ class EndpointMetrics:
             self._counts.values[requests_at] += 1.0
             self._counts.values[rows_at] += rows
 
-    def tell(self, *, in_flight: int, loaded: Loaded, wanted: int, failing: bool, now: datetime) -> None:
+    def tell(self, *, admission: Admission, loaded: Loaded, wanted: int, failing: bool, now: datetime) -> None:
         """The gauges, as they are now; to be called every second or so."""
         gauge = self._counts.set
-        gauge("lakeloop_in_flight_requests", self._endpoint, in_flight)
+        gauge("lakeloop_in_flight_requests", self._endpoint, admission.in_flight)
+        gauge("lakeloop_refused_requests_total", {**self._endpoint, "reason": "overload"}, admission.refused)
+        gauge("lakeloop_refused_requests_total", {**self._endpoint, "reason": "timeout"}, admission.late)
         gauge("lakeloop_loaded_revision", self._endpoint, loaded.revision)
         gauge("lakeloop_wanted_revision", self._endpoint, wanted)
         gauge("lakeloop_failing_replicas", self._endpoint, float(failing))
