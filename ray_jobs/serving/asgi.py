@@ -16,11 +16,13 @@ import orjson
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
 from lakeloop.ray_jobs.serving.inference import TooLarge, status_of
+from lakeloop.ray_jobs.serving.limits import Overloaded
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 BODY_BYTES = 16 << 20
@@ -71,8 +73,10 @@ def failed(error: LakeloopError) -> Reply:
             return failure(415, str(error))
         case TooLarge():
             return failure(413, str(error), CLOSE)
+        case Overloaded():
+            return failure(503, str(error), (b"retry-after", b"%d" % error.retry_after_s))
         case Unavailable():
-            return failure(503, str(error), (b"retry-after", b"1"))
+            return failure(status_of(error), str(error), (b"retry-after", b"1"))
         case _:
             return failure(status_of(error), str(error))
 

@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import grpc
-import grpc.aio
 import orjson
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+import grpc
+import grpc.aio
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
 from lakeloop.ray_jobs.serving.inference_messages import MEDIA_TYPE, MESSAGES, SERVICE, ModelInferRequest, read_message
@@ -258,7 +258,7 @@ def path_of(name: str, version: str = "") -> str:
     """An endpoint's path. NotFound for what cannot be a name or a version."""
     for word in (name, version or "0"):
         if not NAME.fullmatch(word):
-            raise NotFound(f"there is no endpoint {name!r}" + (f", version {version!r}" if version else ""))
+            raise NotFound(f"there is no model {name!r}" + (f", version {version!r}" if version else ""))
     return f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
 
 
