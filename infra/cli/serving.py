@@ -92,7 +92,7 @@ def _policy(serving: Serving) -> Policy:
     from lakeloop.ray_jobs.serving.policy import Policy
 
     limits = Limits(timeout_s=serving.timeout.total_seconds())
-    return Policy(serving.replicas.min, serving.replicas.max, limits)
+    return Policy(serving.replicas.min, serving.replicas.max, limits=limits)
 
 
 def _say_failed(failed: Mapping[str, str]) -> None:

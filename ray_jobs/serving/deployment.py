@@ -348,6 +348,7 @@ class ReplicaApp:
             loaded=watcher.loaded,
             wanted=watcher.wanted,
             failing=bool(watcher.error or self._gate.error),
+            dropped=0,
             now=self._clock(),
         )
 

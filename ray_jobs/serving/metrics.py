@@ -86,7 +86,9 @@ class EndpointMetrics:
             self._counts.values[requests_at] += 1.0
             self._counts.values[rows_at] += rows
 
-    def tell(self, *, admission: Admission, loaded: Loaded, wanted: int, failing: bool, now: datetime) -> None:
+    def tell(
+        self, *, admission: Admission, loaded: Loaded, wanted: int, failing: bool, dropped: int, now: datetime
+    ) -> None:
         """The gauges, as they are now; to be called every second or so."""
         gauge = self._counts.set
         gauge("lakeloop_in_flight_requests", self._endpoint, admission.in_flight)
@@ -95,6 +97,7 @@ class EndpointMetrics:
         gauge("lakeloop_loaded_revision", self._endpoint, loaded.revision)
         gauge("lakeloop_wanted_revision", self._endpoint, wanted)
         gauge("lakeloop_failing_replicas", self._endpoint, float(failing))
+        gauge("lakeloop_log_dropped_rows_total", self._endpoint, dropped)
         self._tell_weights(loaded)
         for view, lookup in loaded.champion.scorer.lookups.items():
             if lookup.newest is not None:
