@@ -29,7 +29,7 @@ DASHBOARD = Path(__file__).parents[3] / "infra" / "dashboards" / "lakeloop.json"
 
 def samples(folder: Path) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """/metrics as Prometheus's client reads it."""
-    families = text_string_to_metric_families(render(folder).decode())
+    families = text_string_to_metric_families(render(folder))
     return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
 
 
@@ -112,7 +112,7 @@ def test_several_processes_are_summed_and_their_gauges_are_of_those_that_live(
 
 
 def test_every_metric_is_given_and_every_line_has_a_type(process: EndpointMetrics, tmp_path: Path) -> None:
-    families = {family.name: family for family in text_string_to_metric_families(render(tmp_path).decode())}
+    families = {family.name: family for family in text_string_to_metric_families(render(tmp_path))}
     assert {name.removesuffix("_total") for name in METRICS} == families.keys()
     assert all(family.samples and family.documentation for family in families.values())
     assert {family.type for family in families.values()} == {"counter", "gauge", "histogram"}
