@@ -39,6 +39,10 @@ APPLICATION = "front"
 IDLE_S = 15.0
 """How long a connection to the proxy is kept; it closes idle ones itself much later."""
 PASSED_ON = frozenset({"authorization", "content-type", "traceparent", "tracestate", "x-request-id"})
+MARK = (b"x-lakeloop-front", b"1")
+"""A header of what a front asks."""
+ASKED_BY = {MARK[0].decode(): MARK[1].decode()}
+AGAIN = (b"retry-after", b"1")
 TOLD_BACK = frozenset({"allow", "retry-after", "www-authenticate"})
 
 
@@ -55,11 +59,23 @@ class Front:
     port: int
     grpc_port: int | None
 
+    @property
+    def name(self) -> str:
+        return APPLICATION
+
+    @property
+    def application(self) -> str:
+        return APPLICATION
+
+    @property
+    def ready_path(self) -> str:
+        return "/v2/health/live"
+
     def target(self) -> serve.RunTarget:
         """What Serve is asked to run: one on each node, for the ports are a node's."""
         deployment = serve.deployment(serve.ingress(builder(self))()).options(
             name=APPLICATION,
-            num_replicas=len(ray.nodes()),
+            num_replicas=sum(node["Alive"] for node in ray.nodes()),
             max_replicas_per_node=1,
             max_ongoing_requests=MOST_CALLS,
             ray_actor_options={"num_cpus": 0},
@@ -86,7 +102,7 @@ class FrontApp:
     def __init__(self, front: Front) -> None:
         self._front, self._proxy = front, Proxy(front.host, front.port)
         faces = {name: Relayed(name, self._proxy.ask, name in front.asleep) for name in front.endpoints}
-        self._server = Server(lambda: faces, metrics=lambda: render(front.log_folder))
+        self._server = Server(lambda: faces, metrics=lambda: render(front.log_folder).decode())
         self._grpc: grpc.aio.Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +135,8 @@ class Relayed:
 
     async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
         """What the endpoint replies. Never raises what a request can cause."""
+        if MARK in scope["headers"]:  # the proxy knows no such endpoint, and sent our own question back
+            return failure(503, "no replica answers", AGAIN)
         if path == "/ready" and self._asleep:
             return success({"ready": True})
         try:
@@ -134,7 +152,7 @@ class Relayed:
 def reply_of(answered: Answered) -> Reply:
     """An answer of the proxy's as a reply; a 500 without our error is the proxy's own: it found no replica."""
     if answered.status == 500 and "json" not in answered.headers.get("content-type", ""):
-        return failure(503, "no replica answered", (b"retry-after", b"1"))
+        return failure(503, "no replica answers", AGAIN)
     told = {name: value for name, value in answered.headers.items() if name in TOLD_BACK}
     headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items())
     kind = (b"content-type", answered.headers.get("content-type", "application/json").encode("latin-1"))
@@ -167,7 +185,7 @@ class Proxy:
         assert self._session is not None
         try:
             async with self._session.request(
-                method, URL(self._url + path, encoded=True), headers=headers, data=body or None
+                method, URL(self._url + path, encoded=True), headers={**headers, **ASKED_BY}, data=body or None
             ) as answer:
                 told = {name.lower(): value for name, value in answer.headers.items()}
                 return Answered(answer.status, await answer.read(), told)
