@@ -33,7 +33,7 @@ from lakeloop.ray_jobs.serving.asgi import (
 )
 from lakeloop.ray_jobs.serving.grpc_server import GRACE_S, MOST_CALLS, Answered, Ask, Headers, start_server
 from lakeloop.ray_jobs.serving.metrics import render
-from lakeloop.ray_jobs.serving.server import Server
+from lakeloop.ray_jobs.serving.server import MODELS, Server
 
 APPLICATION = "front"
 IDLE_S = 15.0
@@ -102,7 +102,7 @@ class FrontApp:
     def __init__(self, front: Front) -> None:
         self._front, self._proxy = front, Proxy(front.host, front.port)
         faces = {name: Relayed(name, self._proxy.ask, name in front.asleep) for name in front.endpoints}
-        self._server = Server(lambda: faces, metrics=lambda: render(front.log_folder).decode())
+        self._server = Server(lambda: faces, metrics=lambda: render(front.log_folder))
         self._grpc: grpc.aio.Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,11 +131,11 @@ class Relayed:
     """A `Face` of an endpoint elsewhere."""
 
     def __init__(self, name: str, ask: Ask, asleep: bool) -> None:
-        self._root, self._ask, self._asleep = f"/v2/models/{name}", ask, asleep
+        self._root, self._ask, self._asleep = f"{MODELS}{name}", ask, asleep
 
     async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
         """What the endpoint replies. Never raises what a request can cause."""
-        if MARK in scope["headers"]:  # the proxy knows no such endpoint, and sent our own question back
+        if MARK in scope["headers"] and scope["path"].startswith(MODELS):  # our own question: nobody else took it
             return failure(503, "no replica answers", AGAIN)
         if path == "/ready" and self._asleep:
             return success({"ready": True})
