@@ -28,6 +28,7 @@ from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
 from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.batching import Batches
 from lakeloop.ray_jobs.serving.counts import clear
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.gate import Gate
@@ -287,11 +288,13 @@ class ReplicaApp:
         lake = open_lake(replica.lake_url)
         self._clock, self._log_folder = lake.clock, replica.log_folder
         self._log = WriteAhead(replica.log_folder)
-        document = endpoint_id(replica.project, replica.endpoint)
+        document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
-            lambda revision, previous: replica.load(lake, replica.project, replica.endpoint, revision, previous),
+            lambda revision, previous: batches.learn(
+                replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
+            ),
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
@@ -305,6 +308,7 @@ class ReplicaApp:
             clock=lake.clock,
             count=self._metrics.answered,
             admission=self._admission,
+            batches=batches,
         )
         self._endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
         self._watcher.start()

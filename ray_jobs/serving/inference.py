@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,16 +19,15 @@ from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
+from lakeloop.ray_jobs.serving.batching import Batches
 from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
-    described,
     given_of,
+    metadata_of,
     output_names,
     outputs,
-    outputs_of,
-    takes_matrix,
 )
 from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
@@ -37,12 +37,23 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 10_000
 ROWS_INLINE = 16
-"""More rows than these are not small: they are scored in a thread, so that health checks are answered meanwhile."""
+"""More rows than these are scored in a thread, so that health checks are answered meanwhile."""
 ID_CHARACTERS = 200
 
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
+
+    loaded: Loaded
+    arm: Arm
+    request_id: str
+    now: datetime
+    began: float
 
 
 class TooLarge(Invalid):
@@ -71,22 +82,42 @@ class Inference:
         clock: Callable[[], datetime],
         count: Count = count_nothing,
         admission: Admission | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
         self._admission = admission or Admission(Limits())
+        self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        small = len(rows) <= ROWS_INLINE
-        return await self._admission.run(small, self._answer_rows, rows, request_id, version, began)
+        chosen = self._choose(request_id, version, began)
+        answers = await self._answers(rows, chosen)
+        return {
+            "id": request_id,
+            "model": chosen.loaded.model,
+            "version": chosen.arm.version,
+            "revision": chosen.loaded.revision,
+            "rows": [_public(answer) for answer in answers],
+        }
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
-        """The answer to tensors: one per input, of shape [n] or [n, 1]."""
-        began = time.perf_counter()
-        small = all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs)
-        return await self._admission.run(small, self._answer_tensors, request, version, began)
+        """The answer to tensors (tensor_signature.py says which)."""
+        request_id = checked_id(request.id)
+        chosen = self._choose(request_id, version, time.perf_counter())
+        scorer = chosen.arm.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        small = given.count <= ROWS_INLINE
+        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+            answered = await self._admission.run(small, self._score_columns, given, chosen)
+        else:
+            answered = answered_rows(await self._answers(given.rows(), chosen))
+        made = outputs(names, answered, scorer.signature)
+        parameters = {"revision": chosen.loaded.revision}
+        return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
 
     def checked(self, version: str) -> str:
         """The same version, or NotFound when it does not serve here."""
@@ -96,25 +127,19 @@ class Inference:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
         loaded = self._loaded()
         arm = loaded.champion if version is None else arm_of(loaded, version, self.name)
-        signature = arm.scorer.signature
+        told = metadata_of(arm.scorer.signature)
         return {
             "name": self.name,
             "versions": [str(arm.version) for arm in loaded.arms],
             "platform": "lakeloop",
-            "inputs": [described(one) for one in signature.inputs],
-            "outputs": outputs_of(signature),
-            "parameters": {
-                "model": loaded.model,
-                "revision": loaded.revision,
-                "matrix": takes_matrix(signature),
-                "classes": ",".join(signature.classes),
-            },
+            **told,
+            "parameters": {**told["parameters"], "model": loaded.model, "revision": loaded.revision},
         }
 
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, and how many rows wait to be shipped. Reads the disk."""
         loaded = self._loaded()
-        arms = [{"name": arm.name, "version": arm.version, "weight": arm.weight} for arm in loaded.arms]
+        arms = [self._described(arm) for arm in loaded.arms]
         seen = {
             "name": self.name,
             "model": loaded.model,
@@ -124,72 +149,69 @@ class Inference:
         }
         return {**seen, **self._state()}
 
-    def _answer_rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> Mapping[str, Any]:
-        loaded, now = self._loaded(), self._clock()
-        arm = self._arm(loaded, request_id, version)
-        answers = self._score(rows, loaded, arm, now, request_id, began)
-        return {
-            "id": request_id,
-            "model": loaded.model,
-            "version": arm.version,
-            "revision": loaded.revision,
-            "rows": [_public(answer) for answer in answers],
-        }
+    def _described(self, arm: Arm) -> Mapping[str, Any]:
+        gain = self._batches.gain(arm.scorer)
+        batching = {} if gain is None else {"batching": gain.describe()}
+        return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
 
-    def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
-        request_id = request.id or new_id()
-        check_id(request_id)
-        loaded, now = self._loaded(), self._clock()
-        arm = self._arm(loaded, request_id, version)
-        signature = arm.scorer.signature
-        given, names = given_of(request.inputs, signature), output_names(request.outputs, signature)
-        check_count(given.count)
-        if arm.scorer.takes_columns(given.columns):
-            answered = self._score_columns(given, loaded, arm, now, request_id, began)
-        else:
-            answered = answered_rows(self._score(given.rows(), loaded, arm, now, request_id, began))
-        made = outputs(names, answered, signature)
-        return InferResponse(self.name, str(arm.version), request_id, made, {"revision": loaded.revision})
+    def _choose(self, request_id: str, version: str | None, began: float) -> Chosen:
+        loaded = self._loaded()
+        arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
+        return Chosen(loaded, arm, request_id, self._clock(), began)
 
-    def _arm(self, loaded: Loaded, request_id: str, version: str | None) -> Arm:
-        return loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
+    async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
+        """Score and log rows, with other requests of now where the model gains by it."""
+        scorer, small = chosen.arm.scorer, len(rows) <= ROWS_INLINE
+        if not (small and self._batches.gains(scorer)):
+            return await self._admission.run(small, self._score_rows, rows, chosen)
+        answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now)
+        self._log_rows(rows, answers, chosen)
+        return answers
 
-    def _score(
-        self, rows: Sequence[Row], loaded: Loaded, arm: Arm, now: datetime, request_id: str, began: float
-    ) -> list[Answer]:
-        """Score and log rows."""
-        answers = arm.scorer.answer(rows, now)
-        latency_ms = (time.perf_counter() - began) * 1000
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
+        answers = chosen.arm.scorer.answer(rows, chosen.now)
+        self._log_rows(rows, answers, chosen)
+        return answers
+
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> None:
+        loaded, arm = chosen.loaded, chosen.arm
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
         shape, store = self._columns(arm)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
         self._append(
-            shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
+            shape,
+            Logged(
+                chosen.request_id,
+                chosen.now,
+                loaded.model,
+                arm.version,
+                arm.name,
+                loaded.revision,
+                latency_ms,
+                logged,
+            ),
         )
-        return answers
 
-    def _score_columns(
-        self, given: Given, loaded: Loaded, arm: Arm, now: datetime, request_id: str, began: float
-    ) -> Answered:
+    def _score_columns(self, given: Given, chosen: Chosen) -> Answered:
         """Score and log columns that are complete."""
+        loaded, arm = chosen.loaded, chosen.arm
         answers = arm.scorer.answer_columns(given.columns, given.count)
-        moments = now if given.moments is None else [one or now for one in given.moments]
-        latency_ms = (time.perf_counter() - began) * 1000
+        moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
         shape, store = self._columns(arm)
         own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
         self._append(
             shape,
             LoggedColumns(
-                request_id,
-                now,
+                chosen.request_id,
+                chosen.now,
                 loaded.model,
                 arm.version,
                 arm.name,
                 loaded.revision,
                 latency_ms,
                 given.count,
-                own | scores_of(answers.predictions),
+                {**own, **scores_of(answers.predictions)},
                 answers.inputs,
                 [name for name in given.columns if name in store],
             ),
@@ -209,6 +231,14 @@ class Inference:
 def new_id() -> str:
     """An id for a request that has none."""
     return secrets.token_hex(16)
+
+
+def checked_id(request_id: str) -> str:
+    """The caller's id, or a new one for who gave none."""
+    if not request_id:
+        return new_id()
+    check_id(request_id)
+    return request_id
 
 
 def check_id(request_id: Any) -> None:

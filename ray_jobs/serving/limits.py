@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -68,21 +68,36 @@ class Admission:
 
         Overloaded, or TooLate: then the thread's result is dropped when it comes.
         """
-        if (retry_after_s := self.retry_after_s()) is not None:
-            self.refused += 1
-            raise Overloaded(retry_after_s)
-        self.in_flight = among = self.in_flight + 1
-        began = time.perf_counter()
+        among, began = self._let_in()
         try:
             if small and self.work_s < QUICK_S:
                 return work(*args, **kwargs)
-            return await self._in_thread(small, work, *args, **kwargs)
+            return await self._in_time(asyncio.to_thread(work, *args, **kwargs))
         finally:
-            seconds = time.perf_counter() - began
-            self.in_flight -= 1
-            self.share_s += (seconds / among - self.share_s) * WEIGHT
+            seconds = self._let_out(among, began)
             if small and among == 1:
                 self.work_s += (seconds - self.work_s) * WEIGHT
+
+    async def share(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of what is done for several requests at once, wherever that is. Overloaded or TooLate as `run`."""
+        among, began = self._let_in()
+        try:
+            return await self._in_time(work(*args, **kwargs))
+        finally:
+            self._let_out(among, began)
+
+    def _let_in(self) -> tuple[int, float]:
+        if (retry_after_s := self.retry_after_s()) is not None:
+            self.refused += 1
+            raise Overloaded(retry_after_s)
+        self.in_flight += 1
+        return self.in_flight, time.perf_counter()
+
+    def _let_out(self, among: int, began: float) -> float:
+        seconds = time.perf_counter() - began
+        self.in_flight -= 1
+        self.share_s += (seconds / among - self.share_s) * WEIGHT
+        return seconds
 
     def retry_after_s(self) -> int | None:
         """None when one more may come in, else when to try again."""
@@ -91,10 +106,10 @@ class Admission:
             return max(1, math.ceil(wait_s))
         return max(1, math.ceil(self.lag_s)) if self.lag_s > self._patience_s else None
 
-    async def _in_thread(self, small: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self._limits.timeout_s) as bound:
-                return await asyncio.to_thread(work, *args, **kwargs)
+                return await answer
         except TimeoutError as error:
             if not bound.expired():
                 raise
