@@ -14,11 +14,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
+import grpc.aio
 import ray
 from ray import serve
 from yarl import URL
 
-import grpc.aio
 from lakeloop.lakehouse.errors import LakeloopError, Unavailable
 from lakeloop.ray_jobs.serving.asgi import (
     ASGIApp,
