@@ -164,7 +164,7 @@ class Proxy:
 
     def __init__(self, host: str, port: int) -> None:
         near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-        self._url = f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
+        self.url = f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -185,7 +185,7 @@ class Proxy:
         assert self._session is not None
         try:
             async with self._session.request(
-                method, URL(self._url + path, encoded=True), headers={**headers, **ASKED_BY}, data=body or None
+                method, URL(self.url + path, encoded=True), headers={**headers, **ASKED_BY}, data=body or None
             ) as answer:
                 told = {name.lower(): value for name, value in answer.headers.items()}
                 return Answered(answer.status, await answer.read(), told)
