@@ -104,6 +104,11 @@ class Batches:
         gain = self._gains.get(scorer)
         return gain is not None and gain.batched
 
+    def is_quick(self, scorer: Scorer) -> bool:
+        """Whether a batch of it is made in the event loop."""
+        gain = self._gains.get(scorer)
+        return gain is None or gain.quick
+
     async def answer(self, scorer: Scorer, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Answer]:
         """`scorer.answer`, in one call of the model with the others of this turn."""
         loop = asyncio.get_running_loop()
@@ -116,8 +121,7 @@ class Batches:
 
     def _run(self, loop: asyncio.AbstractEventLoop, scorer: Scorer) -> None:
         batch = self._next(scorer)
-        gain = self._gains.get(scorer)
-        if gain is not None and not gain.quick:
+        if not self.is_quick(scorer):
             self._away[scorer] = loop.create_task(self._run_away(loop, scorer, batch))
             return
         settle(batch, outcomes(scorer, [one.prepared for one in batch]))

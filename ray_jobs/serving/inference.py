@@ -164,7 +164,8 @@ class Inference:
         scorer, small = chosen.arm.scorer, len(rows) <= ROWS_INLINE
         if not (small and self._batches.gains(scorer)):
             return await self._admission.run(small, self._score_rows, rows, chosen)
-        answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now)
+        quick = self._batches.is_quick(scorer)
+        answers = await self._admission.share(quick, self._batches.answer, scorer, rows, chosen.now)
         self._log_rows(rows, answers, chosen)
         return answers
 
