@@ -241,9 +241,9 @@ def load(store: Store) -> Tombstones:
 
 def hashed(key: bytes, column: str, value: Any) -> str | None:
     """A private value as the prediction log keeps it: the id of the entity that has this value in this one column, so
-    that a tombstone tells it; None for a null."""
+    that a tombstone tells it; None for a null, and for NaN."""
     text = text_of(value)
-    return None if text is None else _of(key, {column: text})
+    return None if text is None or value != value else _of(key, {column: text})
 
 
 def secret(store: Store) -> bytes:

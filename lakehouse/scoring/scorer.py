@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -76,13 +77,17 @@ class Scorer:
         wanted = {one.name for one in signature.named("feature")}
         self._uses = [_Use(use, [(c, n) for c, n in use.columns if n in wanted]) for use in signature.views]
 
-    def answer(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Answer]:
-        """Answers in the order of the rows, or one Invalid for all that is wrong with them.
+    def answer(
+        self, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None
+    ) -> list[Answer]:
+        """Answers in the order of the rows, or one Invalid for all that is wrong with them. `marks` gets the moments,
+        by `perf_counter`, at which all rows were checked, and were looked up and derived.
 
         A row is flat: the request's inputs, optional `id` and `as_of` (default: now). A feature or derived input that
         the row gives wins; what it does not give is looked up as of `as_of`, or derived.
         """
         typed = self._reader.check(rows)
+        checked = perf_counter()
         moments, ages, absent = [], [], []
         for place, (row, values) in enumerate(zip(rows, typed, strict=True)):
             given = row.get("as_of")
@@ -93,6 +98,8 @@ class Scorer:
             moments.append(as_of)
             ages.append(found_ages)
             absent.append(found_absent)
+        if marks is not None:
+            marks += (checked, perf_counter())
         predictions = self.predict(self._encoder.of_rows(typed))
         decisions = self.decide(predictions)
         return [

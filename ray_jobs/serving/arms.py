@@ -34,7 +34,7 @@ class Loaded:
     revision: int
     arms: tuple[Arm, ...]
     snapshots: Mapping[str, Any] = field(default_factory=dict)
-    log: LogPolicy = LogPolicy()
+    log: LogPolicy = field(default_factory=LogPolicy)
     log_key: bytes = field(default=b"", repr=False)
     """The lake's key, where something is logged as a hash."""
 

@@ -29,11 +29,14 @@ from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
 from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
+from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import WriteAhead, pending
+from lakeloop.ray_jobs.serving.write_ahead import Backlog, WriteAhead
 
 SEAL_S = 0.1
+SEALS = 10
+"""Between two looks at how much the folder of the log holds."""
 REPLICA_CPUS = 0.2
 MOST_ONGOING = 256
 READY_S = 120.0
@@ -258,8 +261,10 @@ class ReplicaApp:
 
     def __init__(self, replica: Replica) -> None:
         lake = open_lake(replica.lake_url)
-        self._log_folder = replica.log_folder
+        self._backlog = Backlog(replica.log_folder)
         self._log = WriteAhead(replica.log_folder)
+        self._commits = Commits(self._log, lake.journal)
+        self._recorder = Recorder(self._log, self._loaded, self._commits)
         document = endpoint_id(replica.project, replica.endpoint)
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
@@ -271,7 +276,7 @@ class ReplicaApp:
             replica.project,
             replica.endpoint,
             loaded=self._loaded,
-            append=self._log.append,
+            append=self._recorder.append,
             state=self._state,
             clock=lake.clock,
         )
@@ -297,19 +302,26 @@ class ReplicaApp:
 
     async def _seal(self) -> None:
         while True:
-            await asyncio.sleep(SEAL_S)
-            self._log.seal_due()
+            self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
+            for _ in range(SEALS):
+                await asyncio.sleep(SEAL_S)
+                self._log.seal_due()
 
     def _close(self) -> None:
         if self._sealing is not None:
             self._sealing.get_loop().call_soon_threadsafe(self._sealing.cancel)
         self._watcher.close()
+        self._commits.close()
         self._log.close()
 
     def _loaded(self) -> Loaded:
         return self._watcher.loaded
 
     def _state(self) -> Mapping[str, Any]:
-        watcher = self._watcher
-        waiting = pending(self._log_folder)
-        return {"wanted": watcher.wanted, "error": watcher.error, "pending": waiting, "process": os.getpid()}
+        return {
+            "wanted": self._watcher.wanted,
+            "error": self._watcher.error,
+            "pending": self._backlog.rows(),
+            "dropped": self._recorder.dropped,
+            "process": os.getpid(),
+        }

@@ -22,7 +22,16 @@ from typing import Any, TypeAlias
 import orjson
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError
-from lakeloop.ray_jobs.serving.inference import Inference, Row, TooLarge, check_count, check_id, new_id, status_of
+from lakeloop.ray_jobs.serving.inference import (
+    Inference,
+    Row,
+    TooLarge,
+    check_count,
+    check_id,
+    new_id,
+    status_of,
+    trace_of,
+)
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -43,6 +52,7 @@ class Reply:
     body: bytes
     allow: str = ""
     rows: int = 0
+    retry_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Endpoint:
         try:
             reply = await self._route(path, str(scope["method"]), scope, receive)
         except LakeloopError as error:
-            reply = failure(status_of(error), str(error))
+            reply = failure(status_of(error), str(error), retry_after_s=getattr(error, "retry_after_s", 0))
         except Exception:
             log.exception("%s: a request failed", self.inference.name)
             reply = failure(500, "the model failed on this request; its log says why")
@@ -82,7 +92,7 @@ class Endpoint:
             return Reply(405, failure(405, f"{path or '/'} takes {allowed}, not {method}").body, allow=allowed)
         match path:
             case "/infer":
-                return await self._infer(await _body(scope, receive))
+                return await self._infer(await _body(scope, receive), _trace(scope))
             case "/state":
                 return success(await asyncio.to_thread(self.inference.describe))
             case "":
@@ -90,10 +100,10 @@ class Endpoint:
             case _:
                 return success({"live": True, "ready": True})
 
-    async def _infer(self, body: bytes) -> Reply:
+    async def _infer(self, body: bytes, trace_id: str | None) -> Reply:
         began = time.perf_counter()
         request = parse(body)
-        answer = await self.inference.rows(request.rows, request.id, None, began)
+        answer = await self.inference.rows(request.rows, request.id, None, began, trace_id)
         return Reply(200, orjson.dumps(answer, option=JSON), rows=len(request.rows))
 
 
@@ -130,8 +140,15 @@ def success(body: Mapping[str, Any]) -> Reply:
     return Reply(200, orjson.dumps(body, option=JSON))
 
 
-def failure(status: int, message: str) -> Reply:
-    return Reply(status, orjson.dumps({"error": message}))
+def failure(status: int, message: str, *, retry_after_s: int = 0) -> Reply:
+    return Reply(status, orjson.dumps({"error": message}), retry_after_s=retry_after_s)
+
+
+def _trace(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return trace_of(value.decode("latin-1"))
+    return None
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
@@ -153,5 +170,7 @@ async def _send(reply: Reply, send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(reply.body)).encode())]
     if reply.allow:
         headers.append((b"allow", reply.allow.encode()))
+    if reply.retry_after_s:
+        headers.append((b"retry-after", str(reply.retry_after_s).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

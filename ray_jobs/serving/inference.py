@@ -8,6 +8,7 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,11 @@ import numpy as np
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lakeloop.lakehouse.scoring.scorer import Answer
     from lakeloop.lakehouse.scoring.signature import Input, Signature
 
@@ -33,6 +36,13 @@ ID_CHARACTERS = 200
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
+
+
+Append: TypeAlias = "Callable[[Shape, Logged | LoggedColumns], Future[None] | None]"
+"""Logs a request, or raises Unavailable. What it returns must be done, too, before the answer leaves."""
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+COMMIT_S = 10.0
+"""So long an answer waits for the lake at most, where the log is `sync`."""
 
 
 class TooLarge(Invalid):
@@ -56,7 +66,7 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged], None],
+        append: Append,
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
@@ -65,18 +75,30 @@ class Inference:
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
-    async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
+    async def rows(
+        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None = None
+    ) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
         if len(rows) <= ROWS_INLINE:
-            return self._answer_rows(rows, request_id, version, began)
-        return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
+            answer, written = self._answer_rows(rows, request_id, version, began, trace_id)
+        else:
+            answer, written = await asyncio.to_thread(self._answer_rows, rows, request_id, version, began, trace_id)
+        if written is not None:
+            await committed(written)
+        return answer
 
-    async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
+    async def infer(
+        self, request: InferRequest, version: str | None = None, trace_id: str | None = None
+    ) -> InferResponse:
         """The answer to tensors: one per input, of shape [n] or [n, 1]."""
         began = time.perf_counter()
         if all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs):
-            return self._answer_tensors(request, version, began)
-        return await asyncio.to_thread(self._answer_tensors, request, version, began)
+            answer, written = self._answer_tensors(request, version, began, trace_id)
+        else:
+            answer, written = await asyncio.to_thread(self._answer_tensors, request, version, began, trace_id)
+        if written is not None:
+            await committed(written)
+        return answer
 
     def ready(self, version: str | None = None) -> bool:
         """Whether this version (none: the endpoint) answers here."""
@@ -110,38 +132,53 @@ class Inference:
         return {**seen, **self._state()}
 
     def _answer_rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> Mapping[str, Any]:
-        loaded, arm, answers = self._score(rows, request_id, version, began)
-        return {
+        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None
+    ) -> tuple[Mapping[str, Any], Future[None] | None]:
+        loaded, arm, answers, written = self._score(rows, request_id, version, began, trace_id)
+        body = {
             "id": request_id,
             "model": loaded.model,
             "version": arm.version,
             "revision": loaded.revision,
             "rows": [_public(answer) for answer in answers],
         }
+        return body, written
 
-    def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
+    def _answer_tensors(
+        self, request: InferRequest, version: str | None, began: float, trace_id: str | None
+    ) -> tuple[InferResponse, Future[None] | None]:
         request_id = request.id or new_id()
         check_id(request_id)
-        loaded, arm, answers = self._score(rows_of(request.inputs), request_id, version, began)
+        loaded, arm, answers, written = self._score(rows_of(request.inputs), request_id, version, began, trace_id)
         outputs = _outputs(answers, request.outputs, arm.scorer.signature)
-        return InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
+        response = InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
+        return response, written
 
     def _score(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> tuple[Loaded, Arm, list[Answer]]:
+        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None
+    ) -> tuple[Loaded, Arm, list[Answer], Future[None] | None]:
         """Choose the arm, score and log."""
         loaded, now = self._loaded(), self._clock()
         arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        answers = arm.scorer.answer(rows, now)
-        latency_ms = (time.perf_counter() - began) * 1000
+        marks: list[float] = []
+        answers = arm.scorer.answer(rows, now, marks)
+        answered = time.perf_counter()
         shape, store = self._columns(arm)
-        logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
-        self._append(
-            shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
+        logged = Logged(
+            request_id,
+            now,
+            loaded.model,
+            arm.version,
+            arm.name,
+            loaded.revision,
+            (answered - began) * 1000,
+            [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)],
+            parts_ms=parts_ms(began, *marks, answered),
+            answered=answered,
+            feature_versions=loaded.feature_versions,
+            trace_id=trace_id,
         )
-        return loaded, arm, answers
+        return loaded, arm, answers, self._append(shape, logged)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -151,6 +188,28 @@ class Inference:
             shape = Shape(self.project, self.name, tuple((one.name, one.type) for one in inputs))
             found = self._shapes[arm.version] = shape, frozenset(one.name for one in inputs if one.role != "request")
         return found
+
+
+async def committed(written: Future[None]) -> None:
+    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",
+            todo="send the request again, with the same id",
+        ) from error
+
+
+def parts_ms(began: float, checked: float, looked_up: float, answered: float) -> tuple[float, float, float]:
+    """Reading and checking, looking up and deriving, and the model, in milliseconds."""
+    return (checked - began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000
+
+
+def trace_of(traceparent: str) -> str | None:
+    """The trace's id in a W3C `traceparent`; None where it is not one, which must not fail a request."""
+    found = TRACEPARENT.fullmatch(traceparent)
+    return found[1] if found and found[1].strip("0") else None
 
 
 def new_id() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,9 +16,9 @@ from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape
 if TYPE_CHECKING:
     import pyarrow as pa
 NAMES = frozenset(name for name, _ in COLUMNS)
-OF_REQUEST = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
-OF_NEWER = ("log_ms", "trace_id", "sample_rate")
-"""Of the request, too; a piece of an older release has none of them."""
+COMMON = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
+COMMON_SINCE = ("log_ms", "trace_id", "sample_rate")
+"""What a line says once for all of its rows; the latter not in a piece of an older release."""
 OF_ROW = ("id", "as_of", "prediction", "decision", "scores", "absent", "given")
 
 
@@ -53,26 +54,75 @@ def prediction_table(piece: Piece) -> pa.Table:
     import pyarrow as pa
 
     schema = prediction_schema(piece.shape)
-    rows = [row for line in piece.lines for row in _rows(piece.shape, line)]
     try:
-        columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
+        parts = [
+            _table_of_columns(piece.shape, schema, lines) if columnar else _table_of_rows(piece.shape, schema, lines)
+            for columnar, lines in groupby(piece.lines, lambda line: "columns" in line)
+        ]
+        return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(
             f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
         ) from error
+
+
+def _table_of_rows(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = [row for line in lines for row in _rows(shape, line)]
+    columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def _table_of_columns(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Lines of `LoggedColumns`: a column at a time, with no object per row where the type is JSON's own."""
+    import pyarrow as pa
+
+    return pa.concat_tables(_table_of_line(shape, schema, line) for line in lines)
+
+
+def _table_of_line(shape: Shape, schema: pa.Schema, line: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    count = int(line["n"])
+    same = {**_common(shape, line), "ages": "{}", "given": line["given"], "absent": []}
+    own: dict[str, Any] = {input_column(name): line["inputs"].get(name) for name, _ in shape.inputs}
+    own |= {"prediction_id": [f"{line['request_id']}#{number}" for number in range(count)], **line["columns"]}
+    if not isinstance(own.get("as_of"), list):
+        same["as_of"] = own.pop("as_of", None)
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in same:
+            return pa.repeat(pa.scalar(_stored(same[field.name], field.type), field.type), count)
+        values = own.get(field.name)
+        return pa.nulls(count, field.type) if values is None else _array(values, field.type)
+
+    return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([_stored(value, kind) for value in values], kind)
+
+
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = {name: line[name] for name in OF_REQUEST} | {name: line.get(name) for name in OF_NEWER}
-    common["project"] = shape.project
-    common["read_ms"], common["lookup_ms"], common["predict_ms"] = line.get("parts_ms") or (None, None, None)
-    common["feature_versions"] = _text(line.get("feature_versions"))
+    common = _common(shape, line)
     for number, row in enumerate(line["rows"]):
         own = {name: row.get(name) for name in OF_ROW}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
         own["prediction_id"] = f"{line['request_id']}#{number}"
         yield {**inputs, **common, **own, "ages": _text(row.get("ages") or {})}
+
+
+def _common(shape: Shape, line: Mapping[str, Any]) -> dict[str, Any]:
+    common = {name: line[name] for name in COMMON} | {name: line.get(name) for name in COMMON_SINCE}
+    read, lookup, predict = line.get("parts_ms") or (None, None, None)
+    common |= {"read_ms": read, "lookup_ms": lookup, "predict_ms": predict}
+    return {**common, "project": shape.project, "feature_versions": _text(line.get("feature_versions"))}
 
 
 def _text(by_name: Mapping[str, Any] | None) -> str | None:

@@ -17,7 +17,7 @@ from lakeloop.lakehouse.errors import LakeloopError, Unavailable
 from lakeloop.lakehouse.forgetting import hashed
 from lakeloop.lakehouse.prediction_log import logged_as
 from lakeloop.ray_jobs.serving.shipper import Journal, ship_piece
-from lakeloop.ray_jobs.serving.write_ahead import Logged, LogFull, Shape, WriteAhead
+from lakeloop.ray_jobs.serving.write_ahead import LogFull, Logged, LoggedColumns, Shape, WriteAhead
 
 if TYPE_CHECKING:
     from lakeloop.ray_jobs.serving.arms import Loaded
@@ -41,7 +41,7 @@ class Recorder:
         self._plans: dict[tuple[Shape, int], _Plan] = {}
         self.dropped = 0
 
-    def append(self, shape: Shape, request: Logged) -> Future[None] | None:
+    def append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
         """Log one request, unless it is not in the sample.
 
         Returns what to wait for before the answer may leave, if anything: its error is Unavailable. LogFull when
@@ -58,11 +58,13 @@ class Recorder:
         except LogFull:
             if policy.full == "refuse":
                 raise
-            self.dropped += len(request.rows)
+            self.dropped += request.count
             return None
         return self._commits.ticket() if policy.sync and self._commits is not None else None
 
-    def _hidden(self, shape: Shape, request: Logged, loaded: Loaded) -> tuple[Shape, Logged]:
+    def _hidden(
+        self, shape: Shape, request: Logged | LoggedColumns, loaded: Loaded
+    ) -> tuple[Shape, Logged | LoggedColumns]:
         """The request without what is dropped, with hashes for what is private."""
         policy = loaded.log
         if not policy.drop and not policy.hash:
@@ -70,6 +72,9 @@ class Recorder:
         plan = self._plans.get((shape, loaded.revision))
         if plan is None:
             self._plans = {(shape, loaded.revision): (plan := _plan(shape, loaded))}
+        if isinstance(request, LoggedColumns):
+            inputs = _columns(plan, request.inputs, loaded.log_key)
+            return plan.shape, replace(request, inputs=inputs, sample_rate=policy.sample)
         rows = [{**row, "inputs": _inputs(plan, row["inputs"], loaded.log_key)} for row in request.rows]
         return plan.shape, replace(request, rows=rows, sample_rate=policy.sample)
 
@@ -89,6 +94,18 @@ def _inputs(plan: _Plan, inputs: Mapping[str, Any], key: bytes) -> dict[str, Any
         column: hashed(key, name, inputs.get(name)) if private else inputs.get(name)
         for column, name, private in plan.columns
     }
+
+
+def _columns(plan: _Plan, inputs: Mapping[str, Any], key: bytes) -> dict[str, Any]:
+    """As `_inputs`, of a list or an array per input; one that was not sent stays away."""
+
+    def of(name: str, private: bool) -> Any:
+        values = inputs[name]
+        if not private:
+            return values
+        return [hashed(key, name, one) for one in (values.tolist() if hasattr(values, "tolist") else values)]
+
+    return {column: of(name, private) for column, name, private in plan.columns if name in inputs}
 
 
 class Commits:

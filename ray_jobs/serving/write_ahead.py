@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """One answered request. Each row: id, as_of, prediction, decision, scores, ages, absent, given, inputs.
+class _Answered:
+    """What is the same for all rows of a request.
 
     `parts_ms`: of the latency, reading and checking, looking up and deriving, and the model. `answered`: when the
     answer was made, by `perf_counter`. `feature_versions`: by view, the version of the snapshot that was read.
@@ -67,14 +67,14 @@ class Logged:
     arm: str
     revision: int
     latency_ms: float
-    rows: Sequence[Mapping[str, Any]]
+    _: KW_ONLY
     parts_ms: tuple[float, float, float] | None = None
     answered: float | None = None
     feature_versions: Mapping[str, Any] | None = None
     trace_id: str | None = None
     sample_rate: float = 1.0
 
-    def line(self) -> bytes:
+    def _line(self, count: int, rest: Mapping[str, Any]) -> bytes:
         """JSON; the number of rows comes first, so that rows are counted without parsing them."""
         record = {
             "request_id": self.request_id,
@@ -88,11 +88,43 @@ class Logged:
             "feature_versions": self.feature_versions,
             "trace_id": self.trace_id,
             "sample_rate": self.sample_rate,
-            "rows": self.rows,
+            **rest,
         }
-        rest = orjson.dumps(record, option=FORMAT)
+        data = orjson.dumps(record, option=FORMAT)
         took = 0.0 if self.answered is None else (time.perf_counter() - self.answered) * 1000
-        return b'{"n":%d,"log_ms":%.4f,%b' % (len(self.rows), took, rest[1:])
+        return b'{"n":%d,"log_ms":%.4f,%b' % (count, took, data[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Logged(_Answered):
+    """One answered request. Each row: id, as_of, prediction, decision, scores, ages, absent, given, inputs."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    def line(self) -> bytes:
+        return self._line(len(self.rows), {"rows": self.rows})
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedColumns(_Answered):
+    """One answered request as columns: what `Logged` says of many rows, without an object for each of them.
+
+    Each column is a list or a numpy array with a value per row. `own` holds prediction, decision, scores, id and as_of;
+    one that is not there is null in every row, and `as_of` may be one moment for all. `inputs` are by name, likewise.
+    `given` is the same for every row; nothing was looked up, so there are no ages and nothing is absent.
+    """
+
+    count: int
+    own: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    given: Sequence[str] = ()
+
+    def line(self) -> bytes:
+        return self._line(self.count, {"given": self.given, "columns": self.own, "inputs": self.inputs})
 
 
 class LogFull(Unavailable):
@@ -145,7 +177,7 @@ class WriteAhead:
     def folder(self) -> Path:
         return self._folder
 
-    def append(self, shape: Shape, request: Logged, most_bytes: int = NEVER) -> None:
+    def append(self, shape: Shape, request: Logged | LoggedColumns, most_bytes: int = NEVER) -> None:
         """Write one request's rows. After it returns they survive this process.
 
         LogFull, and do not answer: nothing was logged, since the folder would hold more than `most_bytes` by then (as
