@@ -26,7 +26,9 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
-from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.asgi import Receive, Scope, Send
+from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
@@ -265,11 +267,13 @@ class ReplicaApp:
         self._log = WriteAhead(replica.log_folder)
         self._commits = Commits(self._log, lake.journal)
         self._recorder = Recorder(self._log, self._loaded, self._commits)
-        document = endpoint_id(replica.project, replica.endpoint)
+        document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
-            lambda revision, previous: replica.load(lake, replica.project, replica.endpoint, revision, previous),
+            lambda revision, previous: batches.learn(
+                replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
+            ),
         )
         self._watcher.start()
         self.inference = Inference(
@@ -279,6 +283,7 @@ class ReplicaApp:
             append=self._recorder.append,
             state=self._state,
             clock=lake.clock,
+            batches=batches,
         )
         self._endpoint = Endpoint(self.inference)
         self._sealing: asyncio.Task[None] | None = None

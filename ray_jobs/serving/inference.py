@@ -8,25 +8,35 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
+from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.tensor_signature import (
+    Answered,
+    Given,
+    given_of,
+    metadata_of,
+    output_names,
+    outputs,
+)
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.tracing import TRACE
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lakeloop.lakehouse.scoring.scorer import Answer
-    from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 MOST_ROWS = 10_000
 ROWS_INLINE = 16
@@ -40,9 +50,39 @@ Count: TypeAlias = Callable[[int, int, float], None]
 
 Append: TypeAlias = "Callable[[Shape, Logged | LoggedColumns], Future[None] | None]"
 """Logs a request, or raises Unavailable. What it returns must be done, too, before the answer leaves."""
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 COMMIT_S = 10.0
 """So long an answer waits for the lake at most, where the log is `sync`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
+
+    loaded: Loaded
+    arm: Arm
+    request_id: str
+    now: datetime
+    began: float
+    marks: list[float] = field(default_factory=list)
+    """When its rows were checked, and looked up and derived."""
+
+    def about(self) -> Mapping[str, Any]:
+        """What the log says of the request beside its rows. To be called when it is answered."""
+        answered = time.perf_counter()
+        checked, looked_up = self.marks
+        return {
+            "request_id": self.request_id,
+            "at": self.now,
+            "model": self.loaded.model,
+            "version": self.arm.version,
+            "arm": self.arm.name,
+            "revision": self.loaded.revision,
+            "latency_ms": (answered - self.began) * 1000,
+            "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
+            "answered": answered,
+            "feature_versions": self.loaded.feature_versions,
+            "trace_id": TRACE.get(),
+        }
 
 
 class TooLarge(Invalid):
@@ -70,58 +110,68 @@ class Inference:
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
-    async def rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None = None
-    ) -> Mapping[str, Any]:
+    async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
         """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        if len(rows) <= ROWS_INLINE:
-            answer, written = self._answer_rows(rows, request_id, version, began, trace_id)
-        else:
-            answer, written = await asyncio.to_thread(self._answer_rows, rows, request_id, version, began, trace_id)
-        if written is not None:
-            await committed(written)
-        return answer
+        chosen = self._choose(request_id, version, began)
+        answers = await self._answers(rows, chosen)
+        return {
+            "id": request_id,
+            "model": chosen.loaded.model,
+            "version": chosen.arm.version,
+            "revision": chosen.loaded.revision,
+            "rows": [_public(answer) for answer in answers],
+        }
 
-    async def infer(
-        self, request: InferRequest, version: str | None = None, trace_id: str | None = None
-    ) -> InferResponse:
-        """The answer to tensors: one per input, of shape [n] or [n, 1]."""
-        began = time.perf_counter()
-        if all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs):
-            answer, written = self._answer_tensors(request, version, began, trace_id)
-        else:
-            answer, written = await asyncio.to_thread(self._answer_tensors, request, version, began, trace_id)
-        if written is not None:
+    async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
+        """The answer to tensors (tensor_signature.py says which)."""
+        request_id = checked_id(request.id)
+        chosen = self._choose(request_id, version, time.perf_counter())
+        scorer = chosen.arm.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        if not scorer.takes_columns(given.columns):
+            answered = answered_rows(await self._answers(given.rows(), chosen))
+        elif given.count > ROWS_INLINE:
+            answered, written = await asyncio.to_thread(self._score_columns, given, chosen)
             await committed(written)
-        return answer
+        elif self._batches.gains(scorer):
+            answered = answered_rows(await self._answers(given.rows(), chosen))
+        else:
+            answered, written = self._score_columns(given, chosen)
+            await committed(written)
+        made = outputs(names, answered, scorer.signature)
+        parameters = {"revision": chosen.loaded.revision}
+        return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
 
-    def ready(self, version: str | None = None) -> bool:
-        """Whether this version (none: the endpoint) answers here."""
-        return version is None or any(str(arm.version) == version for arm in self._loaded().arms)
+    def checked(self, version: str) -> str:
+        """The same version, or NotFound when it does not serve here."""
+        return str(arm_of(self._loaded(), version, self.name).version)
 
     def metadata(self, version: str | None = None) -> Mapping[str, Any]:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
         loaded = self._loaded()
         arm = loaded.champion if version is None else arm_of(loaded, version, self.name)
-        signature = arm.scorer.signature
+        told = metadata_of(arm.scorer.signature)
         return {
             "name": self.name,
             "versions": [str(arm.version) for arm in loaded.arms],
             "platform": "lakeloop",
-            "inputs": [described(one) for one in signature.inputs],
-            "outputs": outputs_of(signature),
-            "parameters": {"model": loaded.model, "revision": loaded.revision},
+            **told,
+            "parameters": {**told["parameters"], "model": loaded.model, "revision": loaded.revision},
         }
 
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, and how many rows wait to be shipped. Reads the disk."""
         loaded = self._loaded()
-        arms = [{"name": arm.name, "version": arm.version, "weight": arm.weight} for arm in loaded.arms]
+        arms = [self._described(arm) for arm in loaded.arms]
         seen = {
             "name": self.name,
             "model": loaded.model,
@@ -131,54 +181,56 @@ class Inference:
         }
         return {**seen, **self._state()}
 
-    def _answer_rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None
-    ) -> tuple[Mapping[str, Any], Future[None] | None]:
-        loaded, arm, answers, written = self._score(rows, request_id, version, began, trace_id)
-        body = {
-            "id": request_id,
-            "model": loaded.model,
-            "version": arm.version,
-            "revision": loaded.revision,
-            "rows": [_public(answer) for answer in answers],
-        }
-        return body, written
+    def _described(self, arm: Arm) -> Mapping[str, Any]:
+        gain = self._batches.gain(arm.scorer)
+        batching = {} if gain is None else {"batching": gain.describe()}
+        return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
 
-    def _answer_tensors(
-        self, request: InferRequest, version: str | None, began: float, trace_id: str | None
-    ) -> tuple[InferResponse, Future[None] | None]:
-        request_id = request.id or new_id()
-        check_id(request_id)
-        loaded, arm, answers, written = self._score(rows_of(request.inputs), request_id, version, began, trace_id)
-        outputs = _outputs(answers, request.outputs, arm.scorer.signature)
-        response = InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
-        return response, written
-
-    def _score(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float, trace_id: str | None
-    ) -> tuple[Loaded, Arm, list[Answer], Future[None] | None]:
-        """Choose the arm, score and log."""
-        loaded, now = self._loaded(), self._clock()
+    def _choose(self, request_id: str, version: str | None, began: float) -> Chosen:
+        loaded = self._loaded()
         arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        marks: list[float] = []
-        answers = arm.scorer.answer(rows, now, marks)
-        answered = time.perf_counter()
+        return Chosen(loaded, arm, request_id, self._clock(), began)
+
+    async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
+        """Score and log rows: in a thread if they are many, with other requests of now if the model gains by it."""
+        scorer = chosen.arm.scorer
+        if len(rows) > ROWS_INLINE:
+            answers, written = await asyncio.to_thread(self._score_rows, rows, chosen)
+        elif self._batches.gains(scorer):
+            answers = await self._batches.answer(scorer, rows, chosen.now, chosen.marks)
+            written = self._log_rows(rows, answers, chosen)
+        else:
+            answers, written = self._score_rows(rows, chosen)
+        await committed(written)
+        return answers
+
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> tuple[list[Answer], Future[None] | None]:
+        answers = chosen.arm.scorer.answer(rows, chosen.now, chosen.marks)
+        return answers, self._log_rows(rows, answers, chosen)
+
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> Future[None] | None:
+        about = chosen.about()
+        shape, store = self._columns(chosen.arm)
+        logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
+        return self._append(shape, Logged(**about, rows=logged))
+
+    def _score_columns(self, given: Given, chosen: Chosen) -> tuple[Answered, Future[None] | None]:
+        """Score and log columns that are complete."""
+        arm = chosen.arm
+        answers = arm.scorer.answer_columns(given.columns, given.count, chosen.marks)
+        moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
+        about = chosen.about()
         shape, store = self._columns(arm)
-        logged = Logged(
-            request_id,
-            now,
-            loaded.model,
-            arm.version,
-            arm.name,
-            loaded.revision,
-            (answered - began) * 1000,
-            [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)],
-            parts_ms=parts_ms(began, *marks, answered),
-            answered=answered,
-            feature_versions=loaded.feature_versions,
-            trace_id=trace_id,
+        own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
+        logged = LoggedColumns(
+            **about,
+            count=given.count,
+            own={**own, **scores_of(answers.predictions)},
+            inputs=answers.inputs,
+            given=[name for name in given.columns if name in store],
         )
-        return loaded, arm, answers, self._append(shape, logged)
+        written = self._append(shape, logged)
+        return Answered(answers.predictions, answers.decisions, moments, given.ids), written
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -190,8 +242,10 @@ class Inference:
         return found
 
 
-async def committed(written: Future[None]) -> None:
-    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
+async def committed(written: Future[None] | None) -> None:
+    """Wait until what was logged is in the lake, where it must be; Unavailable if that failed, or takes too long."""
+    if written is None:
+        return
     try:
         await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
     except TimeoutError as error:
@@ -201,20 +255,17 @@ async def committed(written: Future[None]) -> None:
         ) from error
 
 
-def parts_ms(began: float, checked: float, looked_up: float, answered: float) -> tuple[float, float, float]:
-    """Reading and checking, looking up and deriving, and the model, in milliseconds."""
-    return (checked - began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000
-
-
-def trace_of(traceparent: str) -> str | None:
-    """The trace's id in a W3C `traceparent`; None where it is not one, which must not fail a request."""
-    found = TRACEPARENT.fullmatch(traceparent)
-    return found[1] if found and found[1].strip("0") else None
-
-
 def new_id() -> str:
     """An id for a request that has none."""
     return secrets.token_hex(16)
+
+
+def checked_id(request_id: str) -> str:
+    """The caller's id, or a new one for who gave none."""
+    if not request_id:
+        return new_id()
+    check_id(request_id)
+    return request_id
 
 
 def check_id(request_id: Any) -> None:
@@ -246,6 +297,8 @@ def status_of(error: LakeloopError) -> int:
             return 413
         case Invalid():
             return 400
+        case Denied():
+            return 403
         case NotFound():
             return 404
         case Unavailable():
@@ -254,78 +307,23 @@ def status_of(error: LakeloopError) -> int:
             return 500
 
 
-def datatype_of(one: Input) -> str:
-    """The protocol's datatype of an input."""
-    match one.kind:
-        case "category" | "string" | "timestamp":
-            return BYTES
-        case "bool":
-            return "BOOL"
-        case "integer":
-            return one.type.rstrip("?").upper() if one.type.startswith(("int", "uint")) else "INT64"
-        case "number":
-            return "FP32" if one.type.startswith("float32") else "FP64"
+def scores_of(predictions: NDArray[np.float64]) -> Mapping[str, Any]:
+    """Predictions as the log keeps them: of several classes, the likeliest one's beside all of them."""
+    if predictions.ndim == 1:
+        return {"prediction": predictions}
+    return {"prediction": predictions.max(axis=1), "scores": predictions}
 
 
-def described(one: Input) -> Mapping[str, Any]:
-    """An input as the protocol's metadata names it; `parameters` says what the protocol has no word for."""
-    optional = one.role != "request" or one.nullable or one.default is not None
-    parameters = {"type": one.type, "role": one.role, "optional": optional}
-    return {"name": one.name, "datatype": datatype_of(one), "shape": [-1], "parameters": parameters}
-
-
-def outputs_of(signature: Signature) -> list[Mapping[str, Any]]:
-    """The outputs an endpoint gives when none is asked for."""
-    shape = [-1, len(signature.classes)] if signature.problem == "multiclass" else [-1]
-    prediction = {"name": "prediction", "datatype": "FP64", "shape": shape}
-    match signature.problem:
-        case "binary":
-            return [prediction, {"name": "decision", "datatype": "BOOL", "shape": [-1]}]
-        case "multiclass":
-            return [prediction, {"name": "decision", "datatype": BYTES, "shape": [-1]}]
-        case "regression":
-            return [prediction]
-
-
-def rows_of(tensors: Sequence[Tensor]) -> list[Row]:
-    """Tensors of one column each as flat rows; NaN is null."""
-    if not tensors:
-        raise Invalid("the request has no inputs", todo="send a tensor per input")
-    count = tensors[0].shape[0] if tensors[0].shape else 0
-    for tensor in tensors:
-        if tensor.shape not in ((count,), (count, 1)) or not count:
-            raise Invalid(
-                f"the tensor {tensor.name} has shape {list(tensor.shape)}",
-                todo="send [n] or [n, 1], the same n for all",
-            )
-    check_count(count)
-    names = [tensor.name for tensor in tensors]
-    columns = [_values(tensor) for tensor in tensors]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(tensor: Tensor) -> list[Any]:
-    if isinstance(tensor.data, np.ndarray):
-        return [None if value != value else value for value in tensor.data.tolist()]
-    try:
-        return [value.decode() if isinstance(value, bytes) else value for value in tensor.data]
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the tensor {tensor.name} holds bytes that are not UTF-8 ({error})") from error
-
-
-def _outputs(answers: Sequence[Answer], wanted: Sequence[str], signature: Signature) -> tuple[Tensor, ...]:
-    count = len(answers)
-    prediction = np.array([answer.prediction for answer in answers], np.float64)
-    made = {"prediction": Tensor("prediction", "FP64", prediction.shape, prediction.reshape(-1))}
-    decisions = [answer.decision for answer in answers]
-    if signature.problem == "binary":
-        made["decision"] = Tensor("decision", "BOOL", (count,), np.array(decisions, np.bool_))
-    elif signature.problem == "multiclass":
-        made["decision"] = Tensor("decision", BYTES, (count,), [str(one) for one in decisions])
-    for name in wanted:
-        if name not in made:
-            raise Invalid(f"there is no output {name!r}", todo=f"outputs are {', '.join(made)}")
-    return tuple(made[name] for name in wanted) if wanted else tuple(made.values())
+def answered_rows(answers: Sequence[Answer]) -> Answered:
+    """Answers to rows, by columns."""
+    return Answered(
+        np.array([one.prediction for one in answers], np.float64),
+        [one.decision for one in answers],
+        [one.as_of for one in answers],
+        [one.id for one in answers],
+        [one.ages for one in answers],
+        [one.absent for one in answers],
+    )
 
 
 def _public(answer: Answer) -> Mapping[str, Any]:

@@ -130,8 +130,6 @@ class LoggedColumns(_Answered):
 class LogFull(Unavailable):
     """The write-ahead folder holds as much as it may, or its disk takes no more. Nothing was logged."""
 
-    retry_after_s = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:

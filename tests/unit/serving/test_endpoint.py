@@ -13,7 +13,8 @@ import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.endpoint import BODY_BYTES, Endpoint
+from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.inference import MOST_ROWS, ROWS_INLINE, Inference
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
@@ -174,7 +175,7 @@ def test_unknown_paths_are_404_and_wrong_methods_405(caller: Caller) -> None:
 
 
 def test_health_metadata_and_state_are_told(caller: Caller) -> None:
-    assert caller.call("GET", "/ready") == (200, {"live": True, "ready": True})
+    assert caller.call("GET", "/ready") == (200, {"name": "late", "live": True, "ready": True})
     assert caller.call("GET", "/live")[0] == 200
     metadata = caller.call("GET", "")[1]
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("late", ["3"], "lakeloop")
@@ -182,7 +183,7 @@ def test_health_metadata_and_state_are_told(caller: Caller) -> None:
         "name": "share",
         "datatype": "FP32",
         "shape": [-1],
-        "parameters": {"type": "float32", "role": "request", "optional": False},
+        "parameters": {"type": "float32", "role": "request", "optional": False, "range": [0, 1]},
     }
     assert [one["name"] for one in metadata["outputs"]] == ["prediction", "decision"]
     state = caller.call("GET", "/state")[1]
@@ -191,7 +192,7 @@ def test_health_metadata_and_state_are_told(caller: Caller) -> None:
 
 def test_a_model_that_breaks_is_500_with_an_error_and_nothing_is_logged(caller: Caller, loaded: Any) -> None:
     class Broken:
-        def answer(self, rows: Any, now: Any) -> Any:
+        def answer(self, rows: Any, now: Any, marks: Any = None) -> Any:
             raise ZeroDivisionError
 
     caller.loaded = Loaded("late", 5, (Arm("champion", 3, 10_000, Broken()),))  # type: ignore[arg-type]
@@ -210,10 +211,10 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
     class Slow:
         signature = whole.signature
 
-        def answer(self, rows: Any, at: datetime) -> Any:
+        def answer(self, rows: Any, at: datetime, marks: list[float]) -> Any:
             entered.set()
             assert released.wait(30)
-            return whole.answer(rows, at)
+            return whole.answer(rows, at, marks)
 
     serving = Loaded("late", 5, (Arm("champion", 3, 10_000, Slow()),))  # type: ignore[arg-type]
     endpoint = Endpoint(
@@ -235,7 +236,7 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
     async def both() -> tuple[int, int]:
         body = json.dumps({"rows": [ROW] * (ROWS_INLINE + 1)}).encode()
         scoring = asyncio.create_task(one("POST", "/infer", body))
-        while not entered.is_set():
+        while not entered.is_set() and not scoring.done():
             await asyncio.sleep(0.001)
         health = await one("GET", "/ready", b"")
         released.set()
