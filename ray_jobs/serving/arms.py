@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lakeloop.lakehouse.endpoints import WHOLE
 from lakeloop.lakehouse.errors import Corrupt, Refused
+from lakeloop.lakehouse.prediction_log import LogPolicy
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.documents import Revision
@@ -33,6 +34,14 @@ class Loaded:
     revision: int
     arms: tuple[Arm, ...]
     snapshots: Mapping[str, Any] = field(default_factory=dict)
+    log: LogPolicy = field(default_factory=LogPolicy)
+    log_key: bytes = field(default=b"", repr=False)
+    """The lake's key, where something is logged as a hash."""
+
+    @property
+    def feature_versions(self) -> dict[str, Any]:
+        """By view: the version of the snapshot that is read."""
+        return {view: where.get("version") for view, where in self.snapshots.items()}
 
     @property
     def champion(self) -> Arm:

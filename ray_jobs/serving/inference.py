@@ -7,10 +7,11 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,9 +31,12 @@ from lakeloop.ray_jobs.serving.tensor_signature import (
     outputs,
 )
 from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.tracing import TRACE
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lakeloop.lakehouse.scoring.scorer import Answer
 
 MOST_ROWS = 10_000
@@ -45,6 +49,12 @@ Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
 
 
+Append: TypeAlias = "Callable[[Shape, Logged | LoggedColumns], Future[None] | None]"
+"""Logs a request, or raises Unavailable. What it returns must be done, too, before the answer leaves."""
+COMMIT_S = 10.0
+"""So long an answer waits for the lake at most, where the log is `sync`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
@@ -54,6 +64,26 @@ class Chosen:
     request_id: str
     now: datetime
     began: float
+    marks: list[float] = field(default_factory=list)
+    """When its rows were checked, and looked up and derived."""
+
+    def about(self) -> Mapping[str, Any]:
+        """What the log says of the request beside its rows. To be called when it is answered."""
+        answered = time.perf_counter()
+        checked, looked_up = self.marks
+        return {
+            "request_id": self.request_id,
+            "at": self.now,
+            "model": self.loaded.model,
+            "version": self.arm.version,
+            "arm": self.arm.name,
+            "revision": self.loaded.revision,
+            "latency_ms": (answered - self.began) * 1000,
+            "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
+            "answered": answered,
+            "feature_versions": self.loaded.feature_versions,
+            "trace_id": TRACE.get(),
+        }
 
 
 class TooLarge(Invalid):
@@ -77,7 +107,7 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged | LoggedColumns], None],
+        append: Append,
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
@@ -112,7 +142,9 @@ class Inference:
         check_count(given.count)
         small = given.count <= ROWS_INLINE
         if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
-            answered = await self._admission.run(small, self._score_columns, given, chosen)
+            answered, written = await self._admission.run(small, self._score_columns, given, chosen)
+            if written is not None:
+                await committed(written)
         else:
             answered = answered_rows(await self._answers(given.rows(), chosen))
         made = outputs(names, answered, scorer.signature)
@@ -162,61 +194,42 @@ class Inference:
     async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
         """Score and log rows, with other requests of now where the model gains by it."""
         scorer, small = chosen.arm.scorer, len(rows) <= ROWS_INLINE
-        if not (small and self._batches.gains(scorer)):
-            return await self._admission.run(small, self._score_rows, rows, chosen)
-        answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now)
-        self._log_rows(rows, answers, chosen)
+        if small and self._batches.gains(scorer):
+            answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now, chosen.marks)
+            written = self._log_rows(rows, answers, chosen)
+        else:
+            answers, written = await self._admission.run(small, self._score_rows, rows, chosen)
+        if written is not None:
+            await committed(written)
         return answers
 
-    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
-        answers = chosen.arm.scorer.answer(rows, chosen.now)
-        self._log_rows(rows, answers, chosen)
-        return answers
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> tuple[list[Answer], Future[None] | None]:
+        answers = chosen.arm.scorer.answer(rows, chosen.now, chosen.marks)
+        return answers, self._log_rows(rows, answers, chosen)
 
-    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> None:
-        loaded, arm = chosen.loaded, chosen.arm
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
-        shape, store = self._columns(arm)
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> Future[None] | None:
+        about = chosen.about()
+        shape, store = self._columns(chosen.arm)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
-        self._append(
-            shape,
-            Logged(
-                chosen.request_id,
-                chosen.now,
-                loaded.model,
-                arm.version,
-                arm.name,
-                loaded.revision,
-                latency_ms,
-                logged,
-            ),
-        )
+        return self._append(shape, Logged(**about, rows=logged))
 
-    def _score_columns(self, given: Given, chosen: Chosen) -> Answered:
+    def _score_columns(self, given: Given, chosen: Chosen) -> tuple[Answered, Future[None] | None]:
         """Score and log columns that are complete."""
-        loaded, arm = chosen.loaded, chosen.arm
-        answers = arm.scorer.answer_columns(given.columns, given.count)
+        arm = chosen.arm
+        answers = arm.scorer.answer_columns(given.columns, given.count, chosen.marks)
         moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        about = chosen.about()
         shape, store = self._columns(arm)
         own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
-        self._append(
-            shape,
-            LoggedColumns(
-                chosen.request_id,
-                chosen.now,
-                loaded.model,
-                arm.version,
-                arm.name,
-                loaded.revision,
-                latency_ms,
-                given.count,
-                {**own, **scores_of(answers.predictions)},
-                answers.inputs,
-                [name for name in given.columns if name in store],
-            ),
+        logged = LoggedColumns(
+            **about,
+            count=given.count,
+            own={**own, **scores_of(answers.predictions)},
+            inputs=answers.inputs,
+            given=[name for name in given.columns if name in store],
         )
-        return Answered(answers.predictions, answers.decisions, moments, given.ids)
+        written = self._append(shape, logged)
+        return Answered(answers.predictions, answers.decisions, moments, given.ids), written
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -226,6 +239,17 @@ class Inference:
             shape = Shape(self.project, self.name, tuple((one.name, one.type) for one in inputs))
             found = self._shapes[arm.version] = shape, frozenset(one.name for one in inputs if one.role != "request")
         return found
+
+
+async def committed(written: Future[None]) -> None:
+    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",
+            todo="send the request again, with the same id",
+        ) from error
 
 
 def new_id() -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lakeloop.lakehouse import forgetting
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt, LakeloopError
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.prediction_log import LogPolicy
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded, WantedArm, wanted_arms
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ def load_with(
             probe(scorer, lake, f"{model}@{wanted.version}")
         return Arm(wanted.name, wanted.version, wanted.weight, scorer)
 
-    return Loaded(model, revision.number, tuple(map(arm, wanted_arms(body, endpoint))), snapshots)
+    policy = LogPolicy.from_json(body.get("log"))
+    key = forgetting.secret(lake.store) if policy.hash else b""
+    return Loaded(model, revision.number, tuple(map(arm, wanted_arms(body, endpoint))), snapshots, policy, key)
 
 
 def kept_scorers(previous: Loaded | None, snapshots: Mapping[str, Any]) -> dict[int, Scorer]:
