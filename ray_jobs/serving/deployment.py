@@ -27,6 +27,7 @@ from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
 from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
@@ -266,7 +267,7 @@ class ReplicaApp:
             lambda revision, previous: replica.load(lake, replica.project, replica.endpoint, revision, previous),
         )
         self._watcher.start()
-        self._endpoint = Endpoint(
+        self.inference = Inference(
             replica.project,
             replica.endpoint,
             loaded=self._loaded,
@@ -274,6 +275,7 @@ class ReplicaApp:
             state=self._state,
             clock=lake.clock,
         )
+        self._endpoint = Endpoint(self.inference)
         self._sealing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,30 +6,23 @@
     GET  /ready, /live   health
     GET  /state          what is loaded, and how many rows wait to be shipped
 
-Errors are {"error": "…"}. A request is answered only after its rows are in the write-ahead file; when they cannot be
-written, it is 503.
+Errors are {"error": "…"}.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
-from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
-
-if TYPE_CHECKING:
-    from lakeloop.lakehouse.scoring.scorer import Answer
+from lakeloop.lakehouse.errors import Invalid, LakeloopError
+from lakeloop.ray_jobs.serving.inference import Inference, Row, TooLarge, check_count, check_id, new_id, status_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,9 +30,6 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 BODY_BYTES = 16 << 20
-MOST_ROWS = 10_000
-ROWS_INLINE = 16
-"""More rows than these are scored in a thread, so that health checks are answered meanwhile."""
 ROUTES = {"": "GET", "/ready": "GET", "/live": "GET", "/state": "GET", "/infer": "POST"}
 JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 log = logging.getLogger("lakeloop.endpoint")
@@ -47,11 +37,12 @@ log = logging.getLogger("lakeloop.endpoint")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A status and a JSON body."""
+    """A status and a JSON body; `rows` that were answered."""
 
     status: int
     body: bytes
     allow: str = ""
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +50,28 @@ class Request:
     """A parsed body of /infer."""
 
     id: str
-    rows: Sequence[Mapping[str, Any]]
-
-
-class TooLarge(Invalid):
-    """The request is larger than an endpoint takes."""
+    rows: Sequence[Row]
 
 
 class Endpoint:
-    """Answers requests with what `loaded()` holds at that moment, after `append` has logged them.
+    """Speaks HTTP for one `Inference`."""
 
-    `state()` adds what only the process around knows to /state.
-    """
-
-    def __init__(
-        self,
-        project: str,
-        name: str,
-        *,
-        loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged], None],
-        state: Callable[[], Mapping[str, Any]],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self.project, self.name = project, name
-        self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
-        self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", ""))).rstrip("/")
+        began = time.perf_counter()
         try:
             reply = await self._route(path, str(scope["method"]), scope, receive)
         except LakeloopError as error:
             reply = failure(status_of(error), str(error))
         except Exception:
-            log.exception("%s: a request failed", self.name)
+            log.exception("%s: a request failed", self.inference.name)
             reply = failure(500, "the model failed on this request; its log says why")
+        if path == "/infer":
+            self.inference.count(reply.status, reply.rows, time.perf_counter() - began)
         await _send(reply, send)
 
     async def _route(self, path: str, method: str, scope: Scope, receive: Receive) -> Reply:
@@ -108,75 +84,17 @@ class Endpoint:
             case "/infer":
                 return await self._infer(await _body(scope, receive))
             case "/state":
-                return await asyncio.to_thread(self._describe_state)
+                return success(await asyncio.to_thread(self.inference.describe))
             case "":
-                return success(self._metadata())
+                return success(self.inference.metadata())
             case _:
                 return success({"live": True, "ready": True})
 
     async def _infer(self, body: bytes) -> Reply:
         began = time.perf_counter()
         request = parse(body)
-        if len(request.rows) <= ROWS_INLINE:
-            return self._answer(request, began)
-        return await asyncio.to_thread(self._answer, request, began)
-
-    def _answer(self, request: Request, began: float) -> Reply:
-        loaded, now = self._loaded(), self._clock()
-        arm = loaded.arm_for(self.name, request.id)
-        answers = arm.scorer.answer(request.rows, now)
-        body = orjson.dumps(
-            {
-                "id": request.id,
-                "model": loaded.model,
-                "version": arm.version,
-                "revision": loaded.revision,
-                "rows": [_public(answer) for answer in answers],
-            },
-            option=JSON,
-        )
-        latency_ms = (time.perf_counter() - began) * 1000
-        shape, store = self._columns(arm)
-        rows = [_logged(store, row, answer) for row, answer in zip(request.rows, answers, strict=True)]
-        self._append(
-            shape, Logged(request.id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, rows)
-        )
-        return Reply(200, body)
-
-    def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
-        """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
-        found = self._shapes.get(arm.version)
-        if found is None:
-            inputs = arm.scorer.signature.inputs
-            shape = Shape(self.project, self.name, tuple((one.name, one.type) for one in inputs))
-            found = self._shapes[arm.version] = shape, frozenset(one.name for one in inputs if one.role != "request")
-        return found
-
-    def _describe_state(self) -> Reply:
-        loaded = self._loaded()
-        arms = [{"name": arm.name, "version": arm.version, "weight": arm.weight} for arm in loaded.arms]
-        seen = {
-            "name": self.name,
-            "model": loaded.model,
-            "revision": loaded.revision,
-            "arms": arms,
-            "snapshots": loaded.snapshots,
-        }
-        return success({**seen, **self._state()})
-
-    def _metadata(self) -> Mapping[str, Any]:
-        loaded = self._loaded()
-        inputs = [
-            {"name": one.name, "type": one.type, "role": one.role} for one in loaded.champion.scorer.signature.inputs
-        ]
-        versions = [str(arm.version) for arm in loaded.arms]
-        return {
-            "name": self.name,
-            "versions": versions,
-            "platform": "lakeloop",
-            "model": loaded.model,
-            "inputs": inputs,
-        }
+        answer = await self.inference.rows(request.rows, request.id, None, began)
+        return Reply(200, orjson.dumps(answer, option=JSON), rows=len(request.rows))
 
 
 def parse(body: bytes) -> Request:
@@ -193,67 +111,19 @@ def parse(body: bytes) -> Request:
             f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""), todo="allowed: rows, id"
         )
     request_id = record.get("id")
-    if request_id is not None and not (isinstance(request_id, str) and 0 < len(request_id) <= 200):
-        raise Invalid("'id' is not a text of 1 to 200 characters", todo="leave it out to have one made")
-    return Request(request_id or secrets.token_hex(16), _rows(record.get("rows")))
+    if request_id is not None:
+        check_id(request_id)
+    return Request(request_id or new_id(), _rows(record.get("rows")))
 
 
-def _rows(rows: Any) -> Sequence[Mapping[str, Any]]:
+def _rows(rows: Any) -> Sequence[Row]:
     if not isinstance(rows, list) or not rows:
         raise Invalid("'rows' is not a list with at least one row", todo='send {"rows": [{…}]}')
-    if len(rows) > MOST_ROWS:
-        raise TooLarge(
-            f"{len(rows):,} rows in one request", todo=f"send at most {MOST_ROWS:,}; lakeloop predict scores more"
-        )
+    check_count(len(rows))
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise Invalid(f"row {number} is not an object", todo="a row is {input: value}")
     return rows
-
-
-def _public(answer: Answer) -> Mapping[str, Any]:
-    return {
-        "id": answer.id,
-        "prediction": answer.prediction,
-        "decision": answer.decision,
-        "as_of": answer.as_of,
-        "ages": answer.ages,
-        "absent": answer.absent,
-    }
-
-
-def _logged(store: frozenset[str], row: Mapping[str, Any], answer: Answer) -> Mapping[str, Any]:
-    scores = answer.prediction if isinstance(answer.prediction, (list, tuple)) else None
-    return {
-        "id": answer.id,
-        "as_of": answer.as_of,
-        "prediction": max(scores) if scores else answer.prediction,
-        "decision": _text(answer.decision),
-        "scores": scores,
-        "ages": answer.ages,
-        "absent": answer.absent,
-        "given": [name for name in row if name in store],
-        "inputs": answer.inputs,
-    }
-
-
-def _text(decision: Any) -> str | None:
-    """A decision as SQL would spell it: true, false, or the class."""
-    if decision is None or isinstance(decision, str):
-        return decision
-    return str(decision).lower() if isinstance(decision, bool) else str(decision)
-
-
-def status_of(error: LakeloopError) -> int:
-    match error:
-        case TooLarge():
-            return 413
-        case Invalid():
-            return 400
-        case Unavailable():
-            return 503
-        case _:
-            return 500
 
 
 def success(body: Mapping[str, Any]) -> Reply:
