@@ -1,11 +1,11 @@
 """The rules of `rollout.back_if`: when a new version goes back by itself.
 
-    errors > 1%                 the share of the arm's requests that its model could not answer
-    latency_p99 > 2x            against the champion's over the same time; also p50, p90, p95
-    latency_p99 > 50ms          or against a bound
-    drift > 0.2                 PSI of the arm's predictions against the champion's
-    quality < champion          the mean loss of labelled predictions, by a sequential test
-    quality < champion - 0.01   … worse by more than this
+errors > 1%                 the share of the arm's requests that its model could not answer
+latency_p99 > 2x            against the champion's over the same time; also p50, p90, p95
+latency_p99 > 50ms          or against a bound
+drift > 0.2                 PSI of the arm's predictions against the champion's
+quality < champion          the mean loss of labelled predictions, by a sequential test
+quality < champion - 0.01   … worse by more than this
 """
 
 from __future__ import annotations

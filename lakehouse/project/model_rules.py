@@ -81,7 +81,9 @@ def _check_rollout(model: Model, document: Document) -> None:
         document.problem((*at, "back_if"), f"has nothing to watch: a version takes over at once; {todo}")
     names = list(model.inputs.request)
     if sticky and sticky not in names:
-        document.problem(("serving", "sticky"), f"{show(sticky)} is no input of the request{did_you_mean(sticky, names)}")
+        document.problem(
+            ("serving", "sticky"), f"{show(sticky)} is no input of the request{did_you_mean(sticky, names)}"
+        )
 
 
 def _check_python(model: Model, document: Document) -> None:

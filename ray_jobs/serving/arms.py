@@ -1,38 +1,58 @@
-"""What an endpoint serves at one moment: its arms, each a version of the model with a share of the requests."""
+"""What an endpoint serves at one moment: its arms, each a version of the model with a share of the requests.
+
+A row's arm follows from its key alone: the value of the endpoint's sticky input, else the row's id, else the request's.
+So one key has one arm, in every process and after every restart, for as long as the revision stands. An arm whose
+model fails is answered for by the champion, and counted; one that fails often gives its share to the champion.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lakeloop.lakehouse.endpoints import WHOLE
-from lakeloop.lakehouse.errors import Corrupt, Refused
+from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused
+from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.documents import Revision
-    from lakeloop.lakehouse.scoring.scorer import Scorer
+    from lakeloop.lakehouse.scoring.scorer import Answer, Scorer
+
+Row: TypeAlias = Mapping[str, Any]
+log = logging.getLogger("lakeloop.arms")
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One version and its weight, in [0, 10000]."""
+    """One version and its weight, in [0, 10000], with what was counted of it."""
 
     name: str
     version: int
     weight: int
     scorer: Scorer
+    snapshots: Mapping[str, Any] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    breaker: Breaker = field(default_factory=Breaker)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A revision of an endpoint's document with all that it names in memory."""
+    """A revision of an endpoint's document with all that it names in memory.
+
+    `phase` is the revision since which the weights are what they are: tallies count since then.
+    """
 
     model: str
     revision: int
     arms: tuple[Arm, ...]
     snapshots: Mapping[str, Any] = field(default_factory=dict)
+    sticky: str = ""
+    phase: int = 0
 
     @property
     def champion(self) -> Arm:
@@ -40,9 +60,10 @@ class Loaded:
         return self.arms[0]
 
     def arm_for(self, endpoint: str, key: str) -> Arm:
-        """The arm of a request: the same key has the same one in every process.
+        """The arm of a key: the same in every process.
 
-        Thresholds are nested: raising the weight of a later arm only moves keys to it.
+        Thresholds are nested: raising the weight of a later arm only moves keys to it. An arm whose breaker is open
+        has none: the champion stands in.
         """
         if len(self.arms) == 1:
             return self.arms[0]
@@ -51,8 +72,62 @@ class Loaded:
         for arm in reversed(self.arms[1:]):
             reached -= arm.weight
             if place >= reached:
-                return arm
+                return arm if arm.breaker.lets_through() else self.arms[0]
         return self.arms[0]
+
+    def key_of(self, row: Row, request_id: str) -> str:
+        """What keeps a row's arm."""
+        value = row.get(self.sticky) if self.sticky else None
+        if value is None:
+            value = row.get("id")
+        return request_id if value is None else key_text(value)
+
+    def split(self, endpoint: str, rows: Sequence[Row], request_id: str) -> list[tuple[Arm, Sequence[int]]]:
+        """The arms of a request's rows, each with the places of its rows, in the order of the first of them."""
+        if len(self.arms) == 1:
+            return [(self.arms[0], range(len(rows)))]
+        places: dict[int, tuple[Arm, list[int]]] = {}
+        chosen: dict[str, Arm] = {}
+        for place, row in enumerate(rows):
+            key = self.key_of(row, request_id)
+            arm = chosen.get(key)
+            if arm is None:
+                arm = chosen[key] = self.arm_for(endpoint, key)
+            places.setdefault(arm.version, (arm, []))[1].append(place)
+        return list(places.values())
+
+    def answer(self, arm: Arm, rows: Sequence[Row], now: datetime) -> tuple[Arm, list[Answer]]:
+        """The answers, and the arm that gave them: the champion where another arm's model fails on rows that the
+        champion can answer. What the champion cannot answer is raised."""
+        began = time.perf_counter()
+        try:
+            answers = arm.scorer.answer(rows, now)
+        except Invalid:
+            if arm is self.arms[0]:
+                raise
+            return self._instead(arm, rows, now)
+        except Exception:
+            if arm is self.arms[0]:
+                arm.tally.failed()
+                raise
+            log.exception("version %d of %s failed on a request; the champion answers it", arm.version, self.model)
+            return self._instead(arm, rows, now)
+        arm.tally.answered((time.perf_counter() - began) * 1000)
+        if arm is not self.arms[0]:
+            arm.breaker.note(good=True)
+        return arm, answers
+
+    def _instead(self, arm: Arm, rows: Sequence[Row], now: datetime) -> tuple[Arm, list[Answer]]:
+        """The champion's answers. A request that it refuses as well was wrong, and says nothing about the arm."""
+        champion = self.arms[0]
+        try:
+            answers = champion.scorer.answer(rows, now)
+        except Invalid:
+            arm.breaker.release()
+            raise
+        arm.tally.failed()
+        arm.breaker.note(good=False)
+        return champion, answers
 
 
 Load: TypeAlias = "Callable[[Revision, Loaded | None], Loaded]"
@@ -65,19 +140,30 @@ def place_of(endpoint: str, key: str) -> int:
     return int.from_bytes(digest, "big") % WHOLE
 
 
+def key_text(value: Any) -> str:
+    """A key as text: 7, 7.0 and "7" are one."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class WantedArm:
-    """An arm as the endpoint's document names it."""
+    """An arm as the endpoint's document names it. `snapshots`: its own, where they are not the champion's."""
 
     name: str
     version: int
     weight: int
+    snapshots: Mapping[str, Any] | None = None
 
 
 def wanted_arms(body: Mapping[str, Any], endpoint: str) -> tuple[WantedArm, ...]:
     """The arms of an endpoint's document, the first of them the champion. Refused when there is none that answers."""
     try:
-        arms = tuple(WantedArm(str(arm["name"]), int(arm["version"]), int(arm["weight"])) for arm in body["arms"])
+        arms = tuple(
+            WantedArm(str(arm["name"]), int(arm["version"]), int(arm["weight"]), arm.get("snapshots"))
+            for arm in body["arms"]
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt(
             f"the document of the endpoint {endpoint} names no arms ({error!r})", todo="promote a version again"
@@ -85,4 +171,10 @@ def wanted_arms(body: Mapping[str, Any], endpoint: str) -> tuple[WantedArm, ...]
     if not any(arm.weight > 0 for arm in arms):
         todo = "run `lakeloop work --once`" if body.get("wanted") else "train and promote a model"
         raise Refused(f"no version answers on the endpoint {endpoint} yet", todo=todo)
+    if sum(arm.weight for arm in arms) != WHOLE or any(arm.weight < 0 for arm in arms):
+        weights = ", ".join(str(arm.weight) for arm in arms)
+        raise Corrupt(
+            f"the weights of the endpoint {endpoint} ({weights}) do not add up to {WHOLE}",
+            todo="promote a version again",
+        )
     return arms

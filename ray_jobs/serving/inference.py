@@ -18,7 +18,7 @@ import numpy as np
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Tensor
+from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Parameter, Tensor
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 if TYPE_CHECKING:
@@ -112,36 +112,74 @@ class Inference:
     def _answer_rows(
         self, rows: Sequence[Row], request_id: str, version: str | None, began: float
     ) -> Mapping[str, Any]:
-        loaded, arm, answers = self._score(rows, request_id, version, began)
+        loaded, versions, answers = self._score(rows, request_id, version, began)
+        mixed = len(set(versions)) > 1
         return {
             "id": request_id,
             "model": loaded.model,
-            "version": arm.version,
+            "version": loaded.champion.version if mixed else versions[0],
             "revision": loaded.revision,
-            "rows": [_public(answer) for answer in answers],
+            "rows": [
+                {**_public(answer), "version": by} if mixed else _public(answer)
+                for answer, by in zip(answers, versions, strict=True)
+            ],
         }
 
     def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
         request_id = request.id or new_id()
         check_id(request_id)
-        loaded, arm, answers = self._score(rows_of(request.inputs), request_id, version, began)
-        outputs = _outputs(answers, request.outputs, arm.scorer.signature)
-        return InferResponse(self.name, str(arm.version), request_id, outputs, {"revision": loaded.revision})
+        loaded, versions, answers = self._score(rows_of(request.inputs), request_id, version, began)
+        outputs = _outputs(answers, request.outputs, loaded.champion.scorer.signature)
+        parameters: dict[str, Parameter] = {"revision": loaded.revision}
+        if len(set(versions)) == 1:
+            return InferResponse(self.name, str(versions[0]), request_id, outputs, parameters)
+        parameters["versions"] = ",".join(map(str, versions))
+        return InferResponse(self.name, str(loaded.champion.version), request_id, outputs, parameters)
 
     def _score(
         self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> tuple[Loaded, Arm, list[Answer]]:
-        """Choose the arm, score and log."""
+    ) -> tuple[Loaded, list[int], list[Answer]]:
+        """Choose the arm of each row, score and log. Returns the versions and the answers in the order of the rows."""
         loaded, now = self._loaded(), self._clock()
-        arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        answers = arm.scorer.answer(rows, now)
+        if version is not None:
+            parts: list[tuple[Arm, Sequence[int]]] = [(arm_of(loaded, version, self.name), range(len(rows)))]
+        else:
+            parts = loaded.split(self.name, rows, request_id)
+        if len(parts) == 1:
+            arm, answers = loaded.answer(parts[0][0], rows, now)
+            self._log(loaded, arm, request_id, now, began, rows, answers, range(len(rows)))
+            return loaded, [arm.version] * len(rows), answers
+        by_place: dict[int, tuple[int, Answer]] = {}
+        answered = []
+        for chosen, places in parts:
+            own = [rows[place] for place in places]
+            arm, answers = loaded.answer(chosen, own, now)
+            answered.append((arm, own, answers, places))
+            by_place.update((place, (arm.version, answer)) for place, answer in zip(places, answers, strict=True))
+        for arm, own, answers, places in answered:  # all of a request is answered before any of it is logged
+            self._log(loaded, arm, request_id, now, began, own, answers, places)
+        ordered = [by_place[place] for place in range(len(rows))]
+        return loaded, [by for by, _ in ordered], [answer for _, answer in ordered]
+
+    def _log(
+        self,
+        loaded: Loaded,
+        arm: Arm,
+        request_id: str,
+        now: datetime,
+        began: float,
+        rows: Sequence[Row],
+        answers: Sequence[Answer],
+        places: Sequence[int],
+    ) -> None:
         latency_ms = (time.perf_counter() - began) * 1000
         shape, store = self._columns(arm)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
+        if len(rows) != places[-1] + 1:  # some of the request's rows are another arm's
+            logged = [{**one, "number": place} for one, place in zip(logged, places, strict=True)]
         self._append(
             shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
         )
-        return loaded, arm, answers
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""

@@ -90,7 +90,7 @@ def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
             **inputs,
             **common,
             **own,
-            "prediction_id": f"{line['request_id']}#{number}",
+            "prediction_id": f"{line['request_id']}#{row.get('number', number)}",
             "project": shape.project,
             "ages": ages,
         }
