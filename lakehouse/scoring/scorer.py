@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.calibration import calibrate
+from lakeloop.lakehouse.scoring.columns import Column, ColumnReader
 from lakeloop.lakehouse.scoring.derivation import Derive, derive_columns, read_derived
 from lakeloop.lakehouse.scoring.matrix import Encoder, Matrix
 from lakeloop.lakehouse.scoring.rows import Fault, RowReader, read_moment
@@ -56,6 +57,15 @@ class Answer:
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnAnswers:
+    """What a request of columns got; `inputs` is what the model saw, typed, by name: null in every row if not there."""
+
+    predictions: NDArray[np.float64]
+    decisions: list[Decision]
+    inputs: Mapping[str, Any]
+
+
 class Scorer:
     """A model with all that is needed to answer a row. Holds no state that an answer changes: threads may share it."""
 
@@ -71,8 +81,10 @@ class Scorer:
         self.signature, self.learner, self.model, self.version = signature, learner, model, version
         self.lookups, self.derive = lookups, derive if signature.derive else None
         self._reader, self._encoder = RowReader(signature), Encoder(signature.inputs)
+        self._columns = ColumnReader(signature, self._reader)
         self._names = tuple(one.name for one in signature.inputs)
         self._derived = signature.named("derived")
+        self._stored = frozenset(one.name for one in signature.inputs if one.role != "request")
         wanted = {one.name for one in signature.named("feature")}
         self._uses = [_Use(use, [(c, n) for c, n in use.columns if n in wanted]) for use in signature.views]
 
@@ -100,6 +112,19 @@ class Scorer:
             for i, row in enumerate(rows)
         ]
 
+    def takes_columns(self, names: Collection[str]) -> bool:
+        """Whether a request that gives these inputs leaves nothing to look up or to derive."""
+        return self._stored <= set(names)
+
+    def answer_columns(self, columns: Mapping[str, Column], count: int) -> ColumnAnswers:
+        """Answers to `count` rows given as columns, with no object per row. Only where `takes_columns`.
+
+        Invalid as `answer`.
+        """
+        read = self._columns.read(columns, count)
+        predictions = self.predict(read.matrix)
+        return ColumnAnswers(predictions, self.decide(predictions), read.values)
+
     def predict(self, matrix: Matrix) -> NDArray[np.float64]:
         """Calibrated predictions: (n,) or (n, classes)."""
         if not len(matrix):
@@ -111,7 +136,7 @@ class Scorer:
         """Binary: whether the threshold is reached; multiclass: the likeliest class; regression: None."""
         match self.signature.problem:
             case "binary":
-                return [bool(one) for one in predictions >= self.signature.threshold]
+                return list((predictions >= self.signature.threshold).tolist())
             case "multiclass":
                 return [self.signature.classes[i] for i in np.argmax(predictions, axis=1)] if len(predictions) else []
             case "regression":
