@@ -18,13 +18,13 @@ from typing import Any
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Conflict, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project.definitions import Rollout as Plan
 from lakeloop.lakehouse.rollouts.state import WHOLE as WHOLE
 from lakeloop.lakehouse.rollouts.state import (
     Challenger,
     End,
     Note,
     Outcome,
-    Plan,
     Rollout,
     Stage,
     Step,

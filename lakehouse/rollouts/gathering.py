@@ -46,7 +46,8 @@ def reports(lake: Lake, project: str, endpoint: str, since: datetime) -> list[Ma
     journal = lake.journal("replicas")
     if not journal.waiting() and lake.table(journal.table_name) is None:
         return []
-    return lake.sql(REPORTS, [project, endpoint, since - SKEW]).to_pylist()
+    found: list[Mapping[str, Any]] = lake.sql(REPORTS, [project, endpoint, since - SKEW]).to_pylist()
+    return found
 
 
 def live_replicas(found: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Replica, ...]:

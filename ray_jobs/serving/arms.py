@@ -12,8 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lakeloop.lakehouse.endpoints import WHOLE
 from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused
@@ -21,8 +20,9 @@ from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.documents import Revision
-    from lakeloop.lakehouse.scoring.scorer import Answer, Scorer
+    from lakeloop.lakehouse.scoring.scorer import Scorer
 
+T = TypeVar("T")
 Row: TypeAlias = Mapping[str, Any]
 log = logging.getLogger("lakeloop.arms")
 
@@ -82,47 +82,51 @@ class Loaded:
             value = row.get("id")
         return request_id if value is None else key_text(value)
 
-    def split(self, endpoint: str, rows: Sequence[Row], request_id: str) -> list[tuple[Arm, Sequence[int]]]:
-        """The arms of a request's rows, each with the places of its rows, in the order of the first of them."""
+    def split(self, endpoint: str, count: int, key: Callable[[int], str]) -> list[tuple[Arm, Sequence[int]]]:
+        """The arms of a request's rows, each with the places of its rows. `key` gives the key of the row at a place."""
         if len(self.arms) == 1:
-            return [(self.arms[0], range(len(rows)))]
-        places: dict[int, tuple[Arm, list[int]]] = {}
+            return [(self.arms[0], range(count))]
+        parts: dict[int, tuple[Arm, list[int]]] = {}
         chosen: dict[str, Arm] = {}
-        for place, row in enumerate(rows):
-            key = self.key_of(row, request_id)
-            arm = chosen.get(key)
+        for place in range(count):
+            own = key(place)
+            arm = chosen.get(own)
             if arm is None:
-                arm = chosen[key] = self.arm_for(endpoint, key)
-            places.setdefault(arm.version, (arm, []))[1].append(place)
-        return list(places.values())
+                arm = chosen[own] = self.arm_for(endpoint, own)
+            parts.setdefault(arm.version, (arm, []))[1].append(place)
+        return list(parts.values())
 
-    def answer(self, arm: Arm, rows: Sequence[Row], now: datetime) -> tuple[Arm, list[Answer]]:
-        """The answers, and the arm that gave them: the champion where another arm's model fails on rows that the
-        champion can answer. What the champion cannot answer is raised."""
+    def answer(self, arm: Arm, score: Callable[[Arm], T]) -> tuple[Arm, T]:
+        """What `score` makes of the arm, and the arm that made it: the champion where another arm's model fails on
+        what the champion can answer. What the champion cannot answer is raised."""
         began = time.perf_counter()
         try:
-            answers = arm.scorer.answer(rows, now)
+            answers = score(arm)
         except Invalid:
             if arm is self.arms[0]:
                 raise
-            return self._instead(arm, rows, now)
+            return self._instead(arm, score)
         except Exception:
             if arm is self.arms[0]:
                 arm.tally.failed()
                 raise
             log.exception("version %d of %s failed on a request; the champion answers it", arm.version, self.model)
-            return self._instead(arm, rows, now)
+            return self._instead(arm, score)
         arm.tally.answered((time.perf_counter() - began) * 1000)
         if arm is not self.arms[0]:
             arm.breaker.note(good=True)
         return arm, answers
 
-    def _instead(self, arm: Arm, rows: Sequence[Row], now: datetime) -> tuple[Arm, list[Answer]]:
+    def _instead(self, arm: Arm, score: Callable[[Arm], T]) -> tuple[Arm, T]:
         """The champion's answers. A request that it refuses as well was wrong, and says nothing about the arm."""
         champion = self.arms[0]
         try:
-            answers = champion.scorer.answer(rows, now)
+            answers = score(champion)
         except Invalid:
+            arm.breaker.release()
+            raise
+        except Exception:
+            champion.tally.failed()
             arm.breaker.release()
             raise
         arm.tally.failed()

@@ -29,6 +29,7 @@ from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
 from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
+from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
 from lakeloop.ray_jobs.serving.write_ahead import WriteAhead, pending
@@ -265,6 +266,7 @@ class ReplicaApp:
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
             lambda revision, previous: replica.load(lake, replica.project, replica.endpoint, revision, previous),
+            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
         )
         self._watcher.start()
         self.inference = Inference(

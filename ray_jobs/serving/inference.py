@@ -99,7 +99,10 @@ class Inference:
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, and how many rows wait to be shipped. Reads the disk."""
         loaded = self._loaded()
-        arms = [{"name": arm.name, "version": arm.version, "weight": arm.weight} for arm in loaded.arms]
+        arms = [
+            {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
+            for arm in loaded.arms
+        ]
         seen = {
             "name": self.name,
             "model": loaded.model,
@@ -144,22 +147,24 @@ class Inference:
         if version is not None:
             parts: list[tuple[Arm, Sequence[int]]] = [(arm_of(loaded, version, self.name), range(len(rows)))]
         else:
-            parts = loaded.split(self.name, rows, request_id)
+            parts = loaded.split(self.name, len(rows), lambda place: loaded.key_of(rows[place], request_id))
         if len(parts) == 1:
-            arm, answers = loaded.answer(parts[0][0], rows, now)
+            arm, answers = loaded.answer(parts[0][0], lambda by: by.scorer.answer(rows, now))
             self._log(loaded, arm, request_id, now, began, rows, answers, range(len(rows)))
             return loaded, [arm.version] * len(rows), answers
+        answered = [(*self._part(loaded, chosen, rows, places, now), places) for chosen, places in parts]
         by_place: dict[int, tuple[int, Answer]] = {}
-        answered = []
-        for chosen, places in parts:
-            own = [rows[place] for place in places]
-            arm, answers = loaded.answer(chosen, own, now)
-            answered.append((arm, own, answers, places))
-            by_place.update((place, (arm.version, answer)) for place, answer in zip(places, answers, strict=True))
-        for arm, own, answers, places in answered:  # all of a request is answered before any of it is logged
-            self._log(loaded, arm, request_id, now, began, own, answers, places)
+        for arm, answers, places in answered:  # all of a request is answered before any of it is logged
+            self._log(loaded, arm, request_id, now, began, [rows[place] for place in places], answers, places)
+            by_place.update({place: (arm.version, one) for place, one in zip(places, answers, strict=True)})
         ordered = [by_place[place] for place in range(len(rows))]
         return loaded, [by for by, _ in ordered], [answer for _, answer in ordered]
+
+    def _part(
+        self, loaded: Loaded, chosen: Arm, rows: Sequence[Row], places: Sequence[int], now: datetime
+    ) -> tuple[Arm, list[Answer]]:
+        own = [rows[place] for place in places]
+        return loaded.answer(chosen, lambda by: by.scorer.answer(own, now))
 
     def _log(
         self,

@@ -76,16 +76,14 @@ class Breaker:
 
     def lets_through(self) -> bool:
         """Whether the arm may answer this request. A true answer while half-open is the one probe under way."""
-        if self._until is None:
+        if self.state == "closed":
             return True
         with self._lock:
             now = self._monotonic()
-            if self._until is None:
-                return True
-            if now < self._until or now < self._probing_until:
-                return False
-            self._probing_until = now + PAUSE_S  # in case nobody says how it went
-            return True
+            until = max(self._until or 0.0, self._probing_until)
+            if now >= until:
+                self._probing_until = now + PAUSE_S  # in case nobody says how it went
+            return now >= until
 
     def note(self, *, good: bool) -> None:
         """How a request went."""
