@@ -175,6 +175,7 @@ JOURNALS: dict[str, pa.Schema] = {
         project=TEXT,
         endpoint=TEXT,
         model=TEXT,
+        number=WHOLE,
         status=TEXT,
         wanted=WHOLE,
         revision=WHOLE,

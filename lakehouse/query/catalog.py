@@ -500,6 +500,7 @@ def empty_predictions() -> pa.Table:
         "arm": text,
         "prediction": real,
         "decision": text,
+        "scores": pa.list_(real),
         "latency_ms": real,
         "revision": pa.int64(),
         "ages": text,

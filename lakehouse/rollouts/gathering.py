@@ -32,16 +32,16 @@ SKEW = timedelta(minutes=10)
 MOST_ROWS = 100_000
 """Predictions of each side that a comparison looks at, the newest first."""
 REPORTS = """
-select replica, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
+select replica, number, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
 from lakeloop.replicas where project = ? and endpoint = ? and logged_at >= ?
-qualify row_number() over (partition by replica, phase, version order by logged_at desc) = 1 order by logged_at"""
+qualify row_number() over (partition by replica, phase, version order by number desc) = 1 order by replica, number"""
 NEWEST = """
 select {columns} from {relation} where project = ? and model = ? and version = ? and revision >= ? and {condition}
 qualify row_number() over (partition by {one} order by logged_at desc) = 1 order by logged_at desc limit ?"""
 
 
 def reports(lake: Lake, project: str, endpoint: str, since: datetime) -> list[Mapping[str, Any]]:
-    """The last report of each replica, version and phase since a moment, the oldest first. Two LISTs when there is
+    """The last report of each replica, version and phase since a moment, in the order they were made. Two LISTs when there is
     none at all."""
     journal = lake.journal("replicas")
     if not journal.waiting() and lake.table(journal.table_name) is None:
@@ -51,7 +51,7 @@ def reports(lake: Lake, project: str, endpoint: str, since: datetime) -> list[Ma
 
 
 def live_replicas(found: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Replica, ...]:
-    """Of reports, the oldest first: those who reported lately and have not said goodbye, by their last word."""
+    """Of reports in order: those who reported lately and have not said goodbye, by their last word."""
     last = {row["replica"]: row for row in found}
     return tuple(
         Replica(row["replica"], row["wanted"], row["revision"], row["error"] or "")

@@ -42,6 +42,7 @@ class Reporter:
         self._record, self._clock, self._monotonic = record, clock, monotonic
         self._told: Told = ()
         self._next = 0.0
+        self._number = 0
 
     def report(self, loaded: Loaded, wanted: int, error: str, ends: bool) -> None:
         """Write a report if one is due. While the store is away it is tried again later; it never raises for that."""
@@ -51,6 +52,7 @@ class Reporter:
             return
         if not self._told and now < self._next:  # the last one failed a moment ago
             return
+        self._number += 1
         try:
             self._record("replicas", self._rows(loaded, wanted, error, ends))
         except LakeloopError as failed:
@@ -65,6 +67,7 @@ class Reporter:
             "project": self._project,
             "endpoint": self._endpoint,
             "model": loaded.model,
+            "number": self._number,
             "status": "gone" if ends else "serving",
             "wanted": wanted,
             "revision": loaded.revision,
