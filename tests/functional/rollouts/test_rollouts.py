@@ -149,7 +149,7 @@ def test_latency_takes_a_version_back(world: World) -> None:
 
 def test_early_quality_takes_a_version_back(world: World) -> None:
     begin(world, '"quality < champion"', share=5000)
-    world.behaviour = {1: lambda x: x + 0.4, 2: lambda x: x * 0 + 0.5}
+    world.behaviour.update({1: lambda x: x + 0.4, 2: lambda x: x * 0 + 0.5})
     world.send(60)
     world.label(lambda number: number % 10 > 0)
     assert world.step() == []
