@@ -105,13 +105,13 @@ def _alone(body: Mapping[str, Any], version: int) -> bool:
 
 def _at_once(lake: Lake, project: Project, model: str, body: Mapping[str, Any], version: int) -> Change:
     arms = {**body, "arms": arms_of(version), "at_once": False}
-    return Change(_fresh(lake, project, model, arms), f"champion is version {version}")
+    return Change(fresh(lake, project, model, arms), f"champion is version {version}")
 
 
 def _refreshed(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) -> Change | None:
     """The same arms over the newest snapshots."""
-    fresh = _fresh(lake, project, model, body)
-    return None if fresh == body else Change(fresh, "new snapshots")
+    newest = fresh(lake, project, model, body)
+    return None if newest == body else Change(newest, "new snapshots")
 
 
 def _begin(lake: Lake, project: Project, model: str, there: Revision, wanted: int) -> Change:
@@ -121,7 +121,7 @@ def _begin(lake: Lake, project: Project, model: str, there: Revision, wanted: in
         return _at_once(lake, project, model, there.body, wanted)
     why = f"version {wanted} begins"
     body = endpoints.begin(lake, there, [Challenger(CANARY, wanted)], plan, there.why, stage=stage)
-    return Change(_fresh(lake, project, model, body), f"{why}: {_spelled(stage, 0)}", step=True)
+    return Change(fresh(lake, project, model, body), f"{why}: {_spelled(stage, 0)}", step=True)
 
 
 def _go_on(lake: Lake, project: Project, model: str, there: Revision, rollout: Rollout) -> Change | None:
@@ -129,25 +129,23 @@ def _go_on(lake: Lake, project: Project, model: str, there: Revision, rollout: R
     wanted = int(there.body["wanted"])
     if rollout.kind == "canary" and wanted != rollout.version:
         body = endpoints.back(lake, there.body, rollout, "superseded", f"version {wanted} is wanted", [])
-        return Change(
-            _fresh(lake, project, model, {**body, "wanted": wanted}), f"version {wanted} is wanted", step=True
-        )
+        return Change(fresh(lake, project, model, {**body, "wanted": wanted}), f"version {wanted} is wanted", step=True)
     decision = decide(rollout, gather(lake, project.name, model, rollout, lake.clock()), lake.clock())
     match decision:
         case Wait():
             return None
         case Back(version, why):
             body = endpoints.back(lake, there.body, rollout, "back", why, [version])
-            return Change(_fresh(lake, project, model, body), f"version {version} goes back: {why}", step=True)
+            return Change(fresh(lake, project, model, body), f"version {version} goes back: {why}", step=True)
         case Complete(why):
             body = endpoints.completed(lake, there.body, rollout, why)
             words = f"champion is version {rollout.version}: {why}"
-            return Change(_fresh(lake, project, model, body), words, step=True)
+            return Change(fresh(lake, project, model, body), words, step=True)
         case Move(stage, weight, why):
             now = rollout.at_step(Step(stage, weight, there.number + 1, lake.clock()))
             body = {**there.body, "arms": arms_of(now.champion, now.weights()), "rollout": record_of(now)}
             words = f"version {rollout.version}, {_spelled(stage, weight)}: {why}"
-            return Change(_fresh(lake, project, model, body), words, step=True)
+            return Change(fresh(lake, project, model, body), words, step=True)
         case _:
             assert_never(decision)
 
@@ -156,14 +154,14 @@ def _spelled(stage: str, weight: int) -> str:
     return f"{weight / WHOLE:.0%} of the traffic" if stage == "share" else stage
 
 
-def _fresh(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def fresh(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The body with the newest snapshots for each of its arms. The champion's are the endpoint's; an arm that was
     trained with other versions of its views has its own.
 
     The sticky key follows the project, but not during a rollout: a ramp only adds.
     """
     arms = [{name: value for name, value in arm.items() if name != "snapshots"} for arm in body["arms"]]
-    snapshots = [_snapshots(lake, project, model, int(arm["version"])) for arm in arms]
+    snapshots = [snapshots_of(lake, project, model, int(arm["version"])) for arm in arms]
     for arm, own in zip(arms[1:], snapshots[1:], strict=True):
         if own != snapshots[0]:
             arm["snapshots"] = own
@@ -171,11 +169,11 @@ def _fresh(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) ->
     started = running(body)
     if started is not None and len(started.steps) > 1:
         sticky = body.get("sticky", "")
-    fresh = {**body, "arms": arms, "snapshots": snapshots[0] if arms else {}}
-    return {**fresh, "sticky": sticky} if sticky or "sticky" in body else fresh
+    newest = {**body, "arms": arms, "snapshots": snapshots[0] if arms else {}}
+    return {**newest, "sticky": sticky} if sticky or "sticky" in body else newest
 
 
-def _snapshots(lake: Lake, project: Project, model: str, version: int) -> dict[str, dict[str, Any]]:
+def snapshots_of(lake: Lake, project: Project, model: str, version: int) -> dict[str, dict[str, Any]]:
     """The newest snapshot of each view, in the version of the view that the model was trained with."""
     found = {}
     trained_with: dict[str, str] = registry.version(lake, project.name, model, version).body["lineage"]["views"]

@@ -23,6 +23,7 @@ from lakeloop.lakehouse.rollouts.state import WHOLE as WHOLE
 from lakeloop.lakehouse.rollouts.state import (
     Challenger,
     End,
+    Kind,
     Note,
     Outcome,
     Rollout,
@@ -120,7 +121,7 @@ def begin(
     plan: Plan,
     why: str,
     *,
-    kind: str = "canary",
+    kind: Kind = "canary",
     stage: Stage = "load",
 ) -> dict[str, Any]:
     """The document's body with a rollout that begins with its next revision. Refused while another is under way."""
@@ -130,7 +131,7 @@ def begin(
         )
     now = lake.clock()
     rollout = Rollout(
-        "ab" if kind == "ab" else "shadow" if kind == "shadow" else "canary",
+        kind,
         int(there.body["arms"][0]["version"]),
         tuple(challengers),
         plan,

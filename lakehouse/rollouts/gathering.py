@@ -41,8 +41,8 @@ qualify row_number() over (partition by {one} order by logged_at desc) = 1 order
 
 
 def reports(lake: Lake, project: str, endpoint: str, since: datetime) -> list[Mapping[str, Any]]:
-    """The last report of each replica, version and phase since a moment, in the order they were made. Two LISTs when there is
-    none at all."""
+    """The last report of each replica, version and phase since a moment, in the order they were made. Two LISTs where
+    nobody ever reported."""
     journal = lake.journal("replicas")
     if not journal.waiting() and lake.table(journal.table_name) is None:
         return []

@@ -15,6 +15,7 @@ import pytest
 
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.roll_out import RolledOut, roll_out
+from lakeloop.functions.score_shadow import score_shadow
 from lakeloop.lakehouse import applied, endpoints, registry
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.endpoints import KIND
@@ -127,7 +128,7 @@ class Replica:
     def scorer(self, lake: Lake, project: str, model: str, version: int, snapshots: object) -> Scorer:
         if version in self.refuses:
             raise Corrupt(f"version {version} does not match its hash")
-        return Scorer(SIGNED, Learner(version, self.world.behaviour), None, None, {}, version)
+        return self.world.load(lake, project, model, version, snapshots)
 
     def ask(self, rows: Sequence[Mapping[str, Any]], request_id: str = "r") -> Mapping[str, Any]:
         return asyncio.run(self.inference.rows(rows, request_id, None, time.perf_counter()))
@@ -147,6 +148,15 @@ class World:
             self.register(version)
         endpoints.promote(self.lake, "shop", "buys", 1, expected=None, why="first")
         self.step()
+
+    def load(self, lake: Lake, project: str, model: str, version: int, snapshots: object) -> Scorer:
+        """A version that behaves as the test says."""
+        return Scorer(SIGNED, Learner(version, self.behaviour), None, None, {}, version)
+
+    def score(self, who: str = "scorer", **given: Any) -> tuple[int, int]:
+        """Rows and errors that were scored in the shadow now."""
+        done = score_shadow(self.open(who), self.project, **{"load": self.load, **given})
+        return sum(one.rows for one in done), sum(one.errors for one in done)
 
     def open(self, who: str) -> Lake:
         return open_lake(str(self.folder / "lake"), who=who, clock=self.clock)
