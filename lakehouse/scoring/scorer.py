@@ -58,6 +58,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that lack only the model's word: read, checked, looked up and derived."""
+
+    rows: Sequence[Mapping[str, Any]]
+    values: list[dict[str, Any]]
+    moments: list[datetime]
+    ages: list[Ages]
+    absent: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnAnswers:
     """What a request of columns got; `inputs` is what the model saw, typed, by name: null in every row if not there."""
 
@@ -94,6 +108,10 @@ class Scorer:
         A row is flat: the request's inputs, optional `id` and `as_of` (default: now). A feature or derived input that
         the row gives wins; what it does not give is looked up as of `as_of`, or derived.
         """
+        return self.finish([self.prepare(rows, now)])[0]
+
+    def prepare(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> Prepared:
+        """All of `answer` that comes before the model. Invalid as there."""
         typed = self._reader.check(rows)
         moments, ages, absent = [], [], []
         for place, (row, values) in enumerate(zip(rows, typed, strict=True)):
@@ -105,11 +123,29 @@ class Scorer:
             moments.append(as_of)
             ages.append(found_ages)
             absent.append(found_absent)
+        return Prepared(rows, typed, moments, ages, absent)
+
+    def finish(self, requests: Sequence[Prepared]) -> list[list[Answer]]:
+        """The answers of each request, with one call of the model for all of them."""
+        typed = requests[0].values if len(requests) == 1 else [one for asked in requests for one in asked.values]
         predictions = self.predict(self._encoder.of_rows(typed))
         decisions = self.decide(predictions)
+        answers, at = [], 0
+        for asked in requests:
+            end = at + len(asked)
+            answers.append(self._answers(asked, predictions[at:end], decisions[at:end]))
+            at = end
+        return answers
+
+    def _answers(
+        self, asked: Prepared, predictions: NDArray[np.float64], decisions: Sequence[Decision]
+    ) -> list[Answer]:
+        moments, ages, absent, values = asked.moments, asked.ages, asked.absent, asked.values
         return [
-            Answer(_id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(typed[i]))
-            for i, row in enumerate(rows)
+            Answer(
+                _id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(values[i])
+            )
+            for i, row in enumerate(asked.rows)
         ]
 
     def takes_columns(self, names: Collection[str]) -> bool:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lakeloop.lakehouse.endpoints import WHOLE
-from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused
+from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused, Unavailable
 from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
 if TYPE_CHECKING:
@@ -102,36 +102,67 @@ class Loaded:
         began = time.perf_counter()
         try:
             answers = score(arm)
-        except Invalid:
-            if arm is self.arms[0]:
+        except Exception as error:
+            if not self._stands_in(arm, error):
                 raise
-            return self._instead(arm, score)
-        except Exception:
-            if arm is self.arms[0]:
-                arm.tally.failed()
+        else:
+            self._answered(arm, began)
+            return arm, answers
+        try:
+            answers = score(self.arms[0])
+        except Exception as error:
+            self._stood_in(arm, error)
+            raise
+        self._stood_in(arm, None)
+        return self.arms[0], answers
+
+    async def answer_soon(self, arm: Arm, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
+        """The same of answers that are awaited."""
+        began = time.perf_counter()
+        try:
+            answers = await score(arm)
+        except Exception as error:
+            if not self._stands_in(arm, error):
                 raise
-            log.exception("version %d of %s failed on a request; the champion answers it", arm.version, self.model)
-            return self._instead(arm, score)
+        else:
+            self._answered(arm, began)
+            return arm, answers
+        try:
+            answers = await score(self.arms[0])
+        except Exception as error:
+            self._stood_in(arm, error)
+            raise
+        self._stood_in(arm, None)
+        return self.arms[0], answers
+
+    def _answered(self, arm: Arm, began: float) -> None:
         arm.tally.answered((time.perf_counter() - began) * 1000)
         if arm is not self.arms[0]:
             arm.breaker.note(good=True)
-        return arm, answers
 
-    def _instead(self, arm: Arm, score: Callable[[Arm], T]) -> tuple[Arm, T]:
-        """The champion's answers. A request that it refuses as well was wrong, and says nothing about the arm."""
-        champion = self.arms[0]
-        try:
-            answers = score(champion)
-        except Invalid:
+    def _stands_in(self, arm: Arm, error: Exception) -> bool:
+        """Whether the champion is to be asked after this failure. Unavailable is the process's own: a full disk."""
+        if isinstance(error, Unavailable):
             arm.breaker.release()
-            raise
-        except Exception:
-            champion.tally.failed()
-            arm.breaker.release()
-            raise
-        arm.tally.failed()
-        arm.breaker.note(good=False)
-        return champion, answers
+            return False
+        if arm is self.arms[0]:
+            if not isinstance(error, Invalid):
+                arm.tally.failed()
+            return False
+        if not isinstance(error, Invalid):
+            what = "version %d of %s failed on a request; the champion answers it"
+            log.error(what, arm.version, self.model, exc_info=error)
+        return True
+
+    def _stood_in(self, arm: Arm, error: Exception | None) -> None:
+        """How the champion did. A request that it refuses as well was wrong, and says nothing about the arm."""
+        if error is None:
+            arm.tally.failed()
+            arm.breaker.note(good=False)
+            return
+        arm.breaker.release()
+        if not isinstance(error, Invalid | Unavailable):
+            self.arms[0].tally.failed()
 
 
 Load: TypeAlias = "Callable[[Revision, Loaded | None], Loaded]"

@@ -11,19 +11,29 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.tensors import BYTES, InferRequest, InferResponse, Parameter, Tensor
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
+from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.tensor_signature import (
+    Answered,
+    Given,
+    given_of,
+    metadata_of,
+    output_names,
+    outputs,
+)
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse, Parameter, Tensor
+from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer
-    from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 MOST_ROWS = 10_000
 ROWS_INLINE = 16
@@ -33,6 +43,21 @@ ID_CHARACTERS = 200
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`.
+
+    `places`: which of the request's rows, where others are another arm's; None for all of them.
+    """
+
+    loaded: Loaded
+    arm: Arm
+    request_id: str
+    now: datetime
+    began: float
+    places: Sequence[int] | None = None
 
 
 class TooLarge(Invalid):
@@ -56,53 +81,86 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged], None],
+        append: Callable[[Shape, Logged | LoggedColumns], None],
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
-        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        if len(rows) <= ROWS_INLINE:
-            return self._answer_rows(rows, request_id, version, began)
-        return await asyncio.to_thread(self._answer_rows, rows, request_id, version, began)
+        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`.
+
+        Rows whose keys have several arms name the version of each; the request's is then the champion's.
+        """
+        loaded = self._loaded()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        answers, versions = await self._answers(rows, parts)
+        mixed = len(set(versions)) > 1
+        said = [_public(answer) for answer in answers]
+        return {
+            "id": request_id,
+            "model": loaded.model,
+            "version": loaded.champion.version if mixed else versions[0],
+            "revision": loaded.revision,
+            "rows": [{**one, "version": by} for one, by in zip(said, versions, strict=True)] if mixed else said,
+        }
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
-        """The answer to tensors: one per input, of shape [n] or [n, 1]."""
-        began = time.perf_counter()
-        if all(tensor.shape and tensor.shape[0] <= ROWS_INLINE for tensor in request.inputs):
-            return self._answer_tensors(request, version, began)
-        return await asyncio.to_thread(self._answer_tensors, request, version, began)
+        """The answer to tensors (tensor_signature.py says which).
 
-    def ready(self, version: str | None = None) -> bool:
-        """Whether this version (none: the endpoint) answers here."""
-        return version is None or any(str(arm.version) == version for arm in self._loaded().arms)
+        Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
+        the rows.
+        """
+        request_id, loaded, began = checked_id(request.id), self._loaded(), time.perf_counter()
+        signature, rows = loaded.champion.scorer.signature, list[Row]()
+        if version is None and len(loaded.arms) > 1:  # only then does it matter which row is whose
+            given = given_of(request.inputs, signature)
+            check_count(given.count)
+            rows = given.rows()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        parameters: dict[str, Parameter] = {"revision": loaded.revision}
+        if len(parts) == 1:
+            arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            return InferResponse(self.name, str(arm.version), request_id, made, parameters)
+        names = output_names(request.outputs, signature)
+        answers, versions = await self._answers(rows, parts)
+        if len(set(versions)) > 1:
+            parameters["versions"] = ",".join(map(str, versions))
+        by = versions[0] if len(set(versions)) == 1 else loaded.champion.version
+        return InferResponse(
+            self.name, str(by), request_id, outputs(names, answered_rows(answers), signature), parameters
+        )
+
+    def checked(self, version: str) -> str:
+        """The same version, or NotFound when it does not serve here."""
+        return str(arm_of(self._loaded(), version, self.name).version)
 
     def metadata(self, version: str | None = None) -> Mapping[str, Any]:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
         loaded = self._loaded()
         arm = loaded.champion if version is None else arm_of(loaded, version, self.name)
-        signature = arm.scorer.signature
+        told = metadata_of(arm.scorer.signature)
         return {
             "name": self.name,
             "versions": [str(arm.version) for arm in loaded.arms],
             "platform": "lakeloop",
-            "inputs": [described(one) for one in signature.inputs],
-            "outputs": outputs_of(signature),
-            "parameters": {"model": loaded.model, "revision": loaded.revision},
+            **told,
+            "parameters": {**told["parameters"], "model": loaded.model, "revision": loaded.revision},
         }
 
     def describe(self) -> Mapping[str, Any]:
         """What is loaded, and how many rows wait to be shipped. Reads the disk."""
         loaded = self._loaded()
-        arms = [
-            {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
-            for arm in loaded.arms
-        ]
+        arms = [self._described(arm) for arm in loaded.arms]
         seen = {
             "name": self.name,
             "model": loaded.model,
@@ -112,79 +170,128 @@ class Inference:
         }
         return {**seen, **self._state()}
 
-    def _answer_rows(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> Mapping[str, Any]:
-        loaded, versions, answers = self._score(rows, request_id, version, began)
-        mixed = len(set(versions)) > 1
-        return {
-            "id": request_id,
-            "model": loaded.model,
-            "version": loaded.champion.version if mixed else versions[0],
-            "revision": loaded.revision,
-            "rows": [
-                {**_public(answer), "version": by} if mixed else _public(answer)
-                for answer, by in zip(answers, versions, strict=True)
-            ],
-        }
+    def _described(self, arm: Arm) -> Mapping[str, Any]:
+        gain = self._batches.gain(arm.scorer)
+        batching = {} if gain is None else {"batching": gain.describe()}
+        told = {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
+        return {**told, **batching}
 
-    def _answer_tensors(self, request: InferRequest, version: str | None, began: float) -> InferResponse:
-        request_id = request.id or new_id()
-        check_id(request_id)
-        loaded, versions, answers = self._score(rows_of(request.inputs), request_id, version, began)
-        outputs = _outputs(answers, request.outputs, loaded.champion.scorer.signature)
-        parameters: dict[str, Parameter] = {"revision": loaded.revision}
-        if len(set(versions)) == 1:
-            return InferResponse(self.name, str(versions[0]), request_id, outputs, parameters)
-        parameters["versions"] = ",".join(map(str, versions))
-        return InferResponse(self.name, str(loaded.champion.version), request_id, outputs, parameters)
-
-    def _score(
-        self, rows: Sequence[Row], request_id: str, version: str | None, began: float
-    ) -> tuple[Loaded, list[int], list[Answer]]:
-        """Choose the arm of each row, score and log. Returns the versions and the answers in the order of the rows."""
-        loaded, now = self._loaded(), self._clock()
-        if version is not None:
-            parts: list[tuple[Arm, Sequence[int]]] = [(arm_of(loaded, version, self.name), range(len(rows)))]
-        else:
-            parts = loaded.split(self.name, len(rows), lambda place: loaded.key_of(rows[place], request_id))
-        if len(parts) == 1:
-            arm, answers = loaded.answer(parts[0][0], lambda by: by.scorer.answer(rows, now))
-            self._log(loaded, arm, request_id, now, began, rows, answers, range(len(rows)))
-            return loaded, [arm.version] * len(rows), answers
-        answered = [(*self._part(loaded, chosen, rows, places, now), places) for chosen, places in parts]
-        by_place: dict[int, tuple[int, Answer]] = {}
-        for arm, answers, places in answered:  # all of a request is answered before any of it is logged
-            self._log(loaded, arm, request_id, now, began, [rows[place] for place in places], answers, places)
-            by_place.update({place: (arm.version, one) for place, one in zip(places, answers, strict=True)})
-        ordered = [by_place[place] for place in range(len(rows))]
-        return loaded, [by for by, _ in ordered], [answer for _, answer in ordered]
-
-    def _part(
-        self, loaded: Loaded, chosen: Arm, rows: Sequence[Row], places: Sequence[int], now: datetime
-    ) -> tuple[Arm, list[Answer]]:
-        own = [rows[place] for place in places]
-        return loaded.answer(chosen, lambda by: by.scorer.answer(own, now))
-
-    def _log(
+    def _choose(
         self,
         loaded: Loaded,
-        arm: Arm,
         request_id: str,
-        now: datetime,
+        version: str | None,
         began: float,
-        rows: Sequence[Row],
-        answers: Sequence[Answer],
-        places: Sequence[int],
-    ) -> None:
-        latency_ms = (time.perf_counter() - began) * 1000
-        shape, store = self._columns(arm)
+        count: int,
+        key: Callable[[int], str],
+    ) -> list[Chosen]:
+        """Who answers which rows; `key` gives the key of the row at a place. One version is asked for by name."""
+        now = self._clock()
+        if version is not None:
+            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began)]
+        if len(loaded.arms) == 1:
+            return [Chosen(loaded, loaded.arms[0], request_id, now, began)]
+        parts = loaded.split(self.name, count, key)
+        if len(parts) == 1:
+            return [Chosen(loaded, parts[0][0], request_id, now, began)]
+        return [Chosen(loaded, arm, request_id, now, began, places) for arm, places in parts]
+
+    async def _infer(self, request: InferRequest, chosen: Chosen, by: Arm) -> tuple[Tensor, ...]:
+        """The outputs of one arm for a whole request."""
+        scorer = by.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        columns = scorer.takes_columns(given.columns)
+        if columns and given.count > ROWS_INLINE:
+            answered = await asyncio.to_thread(self._score_columns, given, chosen, by)
+        elif columns and not self._batches.gains(scorer):
+            answered = self._score_columns(given, chosen, by)
+        else:
+            answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
+        return outputs(names, answered, scorer.signature)
+
+    async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
+        """The answers and their versions, in the order of the rows, after all of them are logged."""
+        if len(parts) == 1:
+            arm, answers = await self._answer(rows, parts[0])
+            return answers, [arm.version] * len(rows)
+        scored = []
+        for chosen in parts:
+            own = [rows[place] for place in chosen.places or ()]
+            arm, answers = await self._answer(own, chosen)
+            scored.append((chosen, arm, own, answers))
+        by_place: dict[int, tuple[Answer, int]] = {}
+        for chosen, arm, own, answers in scored:  # nothing of a request is logged before all of it is answered
+            self._log_rows(own, answers, chosen, arm)
+            for place, answer in zip(chosen.places or (), answers, strict=True):
+                by_place[place] = answer, arm.version
+        ordered = [by_place[place] for place in range(len(rows))]
+        return [answer for answer, _ in ordered], [by for _, by in ordered]
+
+    async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
+        """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
+        loaded, arm = chosen.loaded, chosen.arm
+        if len(rows) <= ROWS_INLINE and not self._batches.gains(arm.scorer):
+            return loaded.answer(arm, lambda by: self._score_rows(rows, chosen, by))
+        return await loaded.answer_soon(arm, lambda by: self._score_soon(rows, chosen, by))
+
+    async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        """In a thread if they are many, with other requests of now if the model gains by it."""
+        if len(rows) > ROWS_INLINE:
+            return await asyncio.to_thread(self._score_rows, rows, chosen, by)
+        if not self._batches.gains(by.scorer):
+            return self._score_rows(rows, chosen, by)
+        answers = await self._batches.answer(by.scorer, rows, chosen.now)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
+        return answers
+
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        answers = by.scorer.answer(rows, chosen.now)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
+        return answers
+
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen, by: Arm) -> None:
+        loaded = chosen.loaded
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        shape, store = self._columns(by)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
-        if len(rows) != places[-1] + 1:  # some of the request's rows are another arm's
-            logged = [{**one, "number": place} for one, place in zip(logged, places, strict=True)]
+        if chosen.places is not None:
+            logged = [{**one, "number": place} for one, place in zip(logged, chosen.places, strict=True)]
         self._append(
-            shape, Logged(request_id, now, loaded.model, arm.version, arm.name, loaded.revision, latency_ms, logged)
+            shape,
+            Logged(
+                chosen.request_id, chosen.now, loaded.model, by.version, by.name, loaded.revision, latency_ms, logged
+            ),
         )
+
+    def _score_columns(self, given: Given, chosen: Chosen, by: Arm) -> Answered:
+        """Score and log columns that are complete."""
+        loaded = chosen.loaded
+        answers = by.scorer.answer_columns(given.columns, given.count)
+        moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
+        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        shape, store = self._columns(by)
+        own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
+        self._append(
+            shape,
+            LoggedColumns(
+                chosen.request_id,
+                chosen.now,
+                loaded.model,
+                by.version,
+                by.name,
+                loaded.revision,
+                latency_ms,
+                given.count,
+                {**own, **scores_of(answers.predictions)},
+                answers.inputs,
+                [name for name in given.columns if name in store],
+            ),
+        )
+        return Answered(answers.predictions, answers.decisions, moments, given.ids)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -199,6 +306,14 @@ class Inference:
 def new_id() -> str:
     """An id for a request that has none."""
     return secrets.token_hex(16)
+
+
+def checked_id(request_id: str) -> str:
+    """The caller's id, or a new one for who gave none."""
+    if not request_id:
+        return new_id()
+    check_id(request_id)
+    return request_id
 
 
 def check_id(request_id: Any) -> None:
@@ -230,6 +345,8 @@ def status_of(error: LakeloopError) -> int:
             return 413
         case Invalid():
             return 400
+        case Denied():
+            return 403
         case NotFound():
             return 404
         case Unavailable():
@@ -238,78 +355,23 @@ def status_of(error: LakeloopError) -> int:
             return 500
 
 
-def datatype_of(one: Input) -> str:
-    """The protocol's datatype of an input."""
-    match one.kind:
-        case "category" | "string" | "timestamp":
-            return BYTES
-        case "bool":
-            return "BOOL"
-        case "integer":
-            return one.type.rstrip("?").upper() if one.type.startswith(("int", "uint")) else "INT64"
-        case "number":
-            return "FP32" if one.type.startswith("float32") else "FP64"
+def scores_of(predictions: NDArray[np.float64]) -> Mapping[str, Any]:
+    """Predictions as the log keeps them: of several classes, the likeliest one's beside all of them."""
+    if predictions.ndim == 1:
+        return {"prediction": predictions}
+    return {"prediction": predictions.max(axis=1), "scores": predictions}
 
 
-def described(one: Input) -> Mapping[str, Any]:
-    """An input as the protocol's metadata names it; `parameters` says what the protocol has no word for."""
-    optional = one.role != "request" or one.nullable or one.default is not None
-    parameters = {"type": one.type, "role": one.role, "optional": optional}
-    return {"name": one.name, "datatype": datatype_of(one), "shape": [-1], "parameters": parameters}
-
-
-def outputs_of(signature: Signature) -> list[Mapping[str, Any]]:
-    """The outputs an endpoint gives when none is asked for."""
-    shape = [-1, len(signature.classes)] if signature.problem == "multiclass" else [-1]
-    prediction = {"name": "prediction", "datatype": "FP64", "shape": shape}
-    match signature.problem:
-        case "binary":
-            return [prediction, {"name": "decision", "datatype": "BOOL", "shape": [-1]}]
-        case "multiclass":
-            return [prediction, {"name": "decision", "datatype": BYTES, "shape": [-1]}]
-        case "regression":
-            return [prediction]
-
-
-def rows_of(tensors: Sequence[Tensor]) -> list[Row]:
-    """Tensors of one column each as flat rows; NaN is null."""
-    if not tensors:
-        raise Invalid("the request has no inputs", todo="send a tensor per input")
-    count = tensors[0].shape[0] if tensors[0].shape else 0
-    for tensor in tensors:
-        if tensor.shape not in ((count,), (count, 1)) or not count:
-            raise Invalid(
-                f"the tensor {tensor.name} has shape {list(tensor.shape)}",
-                todo="send [n] or [n, 1], the same n for all",
-            )
-    check_count(count)
-    names = [tensor.name for tensor in tensors]
-    columns = [_values(tensor) for tensor in tensors]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(tensor: Tensor) -> list[Any]:
-    if isinstance(tensor.data, np.ndarray):
-        return [None if value != value else value for value in tensor.data.tolist()]
-    try:
-        return [value.decode() if isinstance(value, bytes) else value for value in tensor.data]
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the tensor {tensor.name} holds bytes that are not UTF-8 ({error})") from error
-
-
-def _outputs(answers: Sequence[Answer], wanted: Sequence[str], signature: Signature) -> tuple[Tensor, ...]:
-    count = len(answers)
-    prediction = np.array([answer.prediction for answer in answers], np.float64)
-    made = {"prediction": Tensor("prediction", "FP64", prediction.shape, prediction.reshape(-1))}
-    decisions = [answer.decision for answer in answers]
-    if signature.problem == "binary":
-        made["decision"] = Tensor("decision", "BOOL", (count,), np.array(decisions, np.bool_))
-    elif signature.problem == "multiclass":
-        made["decision"] = Tensor("decision", BYTES, (count,), [str(one) for one in decisions])
-    for name in wanted:
-        if name not in made:
-            raise Invalid(f"there is no output {name!r}", todo=f"outputs are {', '.join(made)}")
-    return tuple(made[name] for name in wanted) if wanted else tuple(made.values())
+def answered_rows(answers: Sequence[Answer]) -> Answered:
+    """Answers to rows, by columns."""
+    return Answered(
+        np.array([one.prediction for one in answers], np.float64),
+        [one.decision for one in answers],
+        [one.as_of for one in answers],
+        [one.id for one in answers],
+        [one.ages for one in answers],
+        [one.absent for one in answers],
+    )
 
 
 def _public(answer: Answer) -> Mapping[str, Any]:

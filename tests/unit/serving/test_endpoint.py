@@ -13,7 +13,8 @@ import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.endpoint import BODY_BYTES, Endpoint
+from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.inference import MOST_ROWS, ROWS_INLINE, Inference
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
@@ -174,7 +175,7 @@ def test_unknown_paths_are_404_and_wrong_methods_405(caller: Caller) -> None:
 
 
 def test_health_metadata_and_state_are_told(caller: Caller) -> None:
-    assert caller.call("GET", "/ready") == (200, {"live": True, "ready": True})
+    assert caller.call("GET", "/ready") == (200, {"name": "late", "live": True, "ready": True})
     assert caller.call("GET", "/live")[0] == 200
     metadata = caller.call("GET", "")[1]
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("late", ["3"], "lakeloop")
@@ -182,7 +183,7 @@ def test_health_metadata_and_state_are_told(caller: Caller) -> None:
         "name": "share",
         "datatype": "FP32",
         "shape": [-1],
-        "parameters": {"type": "float32", "role": "request", "optional": False},
+        "parameters": {"type": "float32", "role": "request", "optional": False, "range": [0, 1]},
     }
     assert [one["name"] for one in metadata["outputs"]] == ["prediction", "decision"]
     state = caller.call("GET", "/state")[1]
