@@ -39,6 +39,7 @@ from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
 from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
 from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
+from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
 from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
@@ -302,6 +303,7 @@ class ReplicaApp:
             lambda revision, previous: batches.learn(
                 replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
             ),
+            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
