@@ -379,7 +379,7 @@ class ReplicaApp:
             loaded=watcher.loaded,
             wanted=watcher.wanted,
             failing=bool(watcher.error or self._gate.error),
-            dropped=0,
+            dropped=self._recorder.dropped,
             now=self._clock(),
         )
 
