@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from lakeloop.lakehouse.errors import Corrupt
+from lakeloop.lakehouse.prediction_columns import COLUMNS
 from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-FIXED: tuple[tuple[str, str], ...] = (
-    ("prediction_id", "string"),
-    ("request_id", "string"),
-    ("id", "string"),
-    ("as_of", "timestamp"),
-    ("logged_at", "timestamp"),
-    ("project", "string"),
-    ("model", "string"),
-    ("version", "int64"),
-    ("arm", "string"),
-    ("prediction", "float64"),
-    ("decision", "string"),
-    ("scores", "list<float64>"),
-    ("latency_ms", "float64"),
-    ("revision", "int64"),
-    ("ages", "string"),
-    ("absent", "list<string>"),
-    ("given", "list<string>"),
-)
-"""The columns of every prediction row, with FORMAT's type names; the inputs' columns follow."""
+NAMES = frozenset(name for name, _ in COLUMNS)
+COMMON = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
+COMMON_SINCE = ("log_ms", "trace_id", "sample_rate")
+"""What a line says once for all of its rows; the latter not in a piece of an older release."""
+OF_ROW = ("id", "as_of", "prediction", "decision", "scores", "absent", "given")
 
 
 def prediction_schema(shape: Shape) -> pa.Schema:
     """The fixed columns, then one for each input by its name: `<name>_input` where a fixed column is named so."""
     import pyarrow as pa
 
-    fixed = [(name, stored_type(kind)) for name, kind in FIXED]
+    fixed = [(name, stored_type(kind)) for name, kind in COLUMNS]
     return pa.schema(fixed + [(input_column(name), stored_type(kind)) for name, kind in shape.inputs])
 
 
 def input_column(name: str) -> str:
-    return f"{name}_input" if any(name == fixed for fixed, _ in FIXED) else name
+    return f"{name}_input" if name in NAMES else name
 
 
 def stored_type(kind: str) -> pa.DataType:
@@ -68,32 +54,79 @@ def prediction_table(piece: Piece) -> pa.Table:
     import pyarrow as pa
 
     schema = prediction_schema(piece.shape)
-    rows = [row for line in piece.lines for row in _rows(piece.shape, line)]
     try:
-        columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
+        parts = [
+            _table_of_columns(piece.shape, schema, lines) if columnar else _table_of_rows(piece.shape, schema, lines)
+            for columnar, lines in groupby(piece.lines, lambda line: "columns" in line)
+        ]
+        return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(
             f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
         ) from error
+
+
+def _table_of_rows(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = [row for line in lines for row in _rows(shape, line)]
+    columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def _table_of_columns(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Lines of `LoggedColumns`: a column at a time, with no object per row where the type is JSON's own."""
+    import pyarrow as pa
+
+    return pa.concat_tables(_table_of_line(shape, schema, line) for line in lines)
+
+
+def _table_of_line(shape: Shape, schema: pa.Schema, line: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    count = int(line["n"])
+    same = {**_common(shape, line), "ages": "{}", "given": line["given"], "absent": []}
+    own: dict[str, Any] = {input_column(name): line["inputs"].get(name) for name, _ in shape.inputs}
+    own |= {"prediction_id": [f"{line['request_id']}#{number}" for number in range(count)], **line["columns"]}
+    if not isinstance(own.get("as_of"), list):
+        same["as_of"] = own.pop("as_of", None)
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in same:
+            return pa.repeat(pa.scalar(_stored(same[field.name], field.type), field.type), count)
+        values = own.get(field.name)
+        return pa.nulls(count, field.type) if values is None else _array(values, field.type)
+
+    return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([_stored(value, kind) for value in values], kind)
+
+
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = {
-        name: line[name] for name in ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
-    }
+    common = _common(shape, line)
     for number, row in enumerate(line["rows"]):
-        own = {name: row.get(name) for name in ("id", "as_of", "prediction", "decision", "scores", "absent", "given")}
+        own = {name: row.get(name) for name in OF_ROW}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
-        ages = orjson.dumps(row.get("ages") or {}, option=orjson.OPT_SORT_KEYS).decode()
-        yield {
-            **inputs,
-            **common,
-            **own,
-            "prediction_id": f"{line['request_id']}#{number}",
-            "project": shape.project,
-            "ages": ages,
-        }
+        own["prediction_id"] = f"{line['request_id']}#{row.get('number', number)}"
+        yield {**inputs, **common, **own, "ages": _text(row.get("ages") or {})}
+
+
+def _common(shape: Shape, line: Mapping[str, Any]) -> dict[str, Any]:
+    common = {name: line[name] for name in COMMON} | {name: line.get(name) for name in COMMON_SINCE}
+    read, lookup, predict = line.get("parts_ms") or (None, None, None)
+    common |= {"read_ms": read, "lookup_ms": lookup, "predict_ms": predict}
+    return {**common, "project": shape.project, "feature_versions": _text(line.get("feature_versions"))}
+
+
+def _text(by_name: Mapping[str, Any] | None) -> str | None:
+    return None if by_name is None else orjson.dumps(by_name, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _stored(value: Any, kind: pa.DataType) -> Any:
