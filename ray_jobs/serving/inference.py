@@ -7,7 +7,6 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
@@ -85,9 +85,11 @@ class Inference:
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        admission: Admission | None = None,
         batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._admission = admission or Admission(Limits())
         self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
@@ -129,7 +131,7 @@ class Inference:
         )
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
-            arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            arm, made = await loaded.answer(parts[0].arm, lambda by: self._infer(request, parts[0], by))
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
         answers, versions = await self._answers(rows, parts)
@@ -202,13 +204,11 @@ class Inference:
         names = output_names(request.outputs, scorer.signature)
         given = given_of(request.inputs, scorer.signature)
         check_count(given.count)
-        columns = scorer.takes_columns(given.columns)
-        if columns and given.count > ROWS_INLINE:
-            answered = await asyncio.to_thread(self._score_columns, given, chosen, by)
-        elif columns and not self._batches.gains(scorer):
-            answered = self._score_columns(given, chosen, by)
+        small = given.count <= ROWS_INLINE
+        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+            answered = await self._admission.run(small, self._score_columns, given, chosen, by)
         else:
-            answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
+            answered = answered_rows(await self._score(given.rows(), chosen, by))
         return outputs(names, answered, scorer.signature)
 
     async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
@@ -231,18 +231,14 @@ class Inference:
 
     async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
         """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
-        loaded, arm = chosen.loaded, chosen.arm
-        if len(rows) <= ROWS_INLINE and not self._batches.gains(arm.scorer):
-            return loaded.answer(arm, lambda by: self._score_rows(rows, chosen, by))
-        return await loaded.answer_soon(arm, lambda by: self._score_soon(rows, chosen, by))
+        return await chosen.loaded.answer(chosen.arm, lambda by: self._score(rows, chosen, by))
 
-    async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
-        """In a thread if they are many, with other requests of now if the model gains by it."""
-        if len(rows) > ROWS_INLINE:
-            return await asyncio.to_thread(self._score_rows, rows, chosen, by)
-        if not self._batches.gains(by.scorer):
-            return self._score_rows(rows, chosen, by)
-        answers = await self._batches.answer(by.scorer, rows, chosen.now)
+    async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        """By one arm, with other requests of now where its model gains by it."""
+        small = len(rows) <= ROWS_INLINE
+        if not (small and self._batches.gains(by.scorer)):
+            return await self._admission.run(small, self._score_rows, rows, chosen, by)
+        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now)
         if chosen.places is None:
             self._log_rows(rows, answers, chosen, by)
         return answers
@@ -349,6 +345,8 @@ def status_of(error: LakeloopError) -> int:
             return 403
         case NotFound():
             return 404
+        case TooLate():
+            return 504
         case Unavailable():
             return 503
         case _:
