@@ -8,7 +8,7 @@ on the revision it was decided on, else it is decided anew. Snapshots of views a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -20,7 +20,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.rollouts.alerting import alert_unloadable, follow_return
 from lakeloop.lakehouse.rollouts.deciding import Back, Complete, Move, Wait, decide, first_stage
-from lakeloop.lakehouse.rollouts.gathering import LIVE, gather, live_replicas, reports
+from lakeloop.lakehouse.rollouts.gathering import gather
 from lakeloop.lakehouse.rollouts.state import CANARY, WHOLE, Challenger, Rollout, Step, arms_of, record_of, running
 
 TRIES = 5
@@ -53,6 +53,7 @@ def roll_out(lake: Lake, project: Project) -> list[RolledOut]:
 
     A frozen model keeps its version but still gets fresh snapshots.
     """
+    alert_unloadable(lake, project.name, lake.clock())
     changed = (_roll_out(lake, project, model) for model in project.models)
     return [one for one in changed if one is not None]
 
@@ -63,7 +64,6 @@ def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:
         if there is None:
             return None
         follow_return(lake, there)
-        alert_unloadable(lake, project.name, model, _live(lake, project, model))
         change = _change(lake, project, model, there)
         if change is None:
             return None
@@ -77,11 +77,6 @@ def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:
         before = int(there.body["arms"][0]["version"]) if there.body["arms"] else None
         return RolledOut(model, int(now.body["wanted"]), before, now.number, change.why)
     return None  # the next sweep looks again
-
-
-def _live(lake: Lake, project: Project, model: str) -> Sequence[Any]:
-    now = lake.clock()
-    return live_replicas(reports(lake, project.name, model, now - LIVE), now)
 
 
 def _change(lake: Lake, project: Project, model: str, there: Revision) -> Change | None:

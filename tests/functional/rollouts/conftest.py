@@ -104,9 +104,9 @@ class Clock:
 class Replica:
     """One replica: what Ray would run in a process of its own."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, refuses: set[int] | None = None) -> None:
         lake = world.open(name)
-        self.world, self.log, self.refuses = world, WriteAhead(world.logs), set[int]()
+        self.world, self.log, self.refuses = world, WriteAhead(world.logs), refuses or set()
         document = endpoints.endpoint_id("shop", "buys")
         reporter = Reporter("shop", "buys", name, lake.record, lake.clock, monotonic=world.clock.monotonic)
         self.watcher = Watcher(

@@ -13,7 +13,7 @@ from lakeloop.lakehouse import endpoints, registry
 from lakeloop.lakehouse.errors import Conflict
 from lakeloop.lakehouse.freezing import freeze
 from lakeloop.lakehouse.rollouts.gathering import LIVE
-from lakeloop.tests.functional.rollouts.conftest import HALF, MINUTE, STEPS, Interrupted, World
+from lakeloop.tests.functional.rollouts.conftest import HALF, MINUTE, STEPS, Interrupted, Replica, World
 
 HOLD = 10 * MINUTE
 ERRORS = '"errors > 1%"'
@@ -199,6 +199,21 @@ def test_a_version_that_does_not_load_leaves_the_old_serving_and_raises_an_alert
     world.step()
     assert world.weights == [(1, 9900), (2, 100)]
     assert world.alerts() == [("replica-load", "resolved")]
+
+
+def test_a_replica_that_starts_without_the_new_version_serves_the_champion_alone(world: World) -> None:
+    begin(world, "", share=5000)
+    late = Replica(world, "late", refuses={2})
+    assert {late.ask([{"id": f"u{n}", "clicks": 0.5}])["version"] for n in range(50)} == {1}
+    assert "does not match its hash" in late.watcher.error
+    world.replicas.append(late)
+    world.wait(HOLD)
+    assert world.step() == []
+    assert world.alerts() == [("replica-load", "open")]
+    late.refuses.clear()
+    world.wait(MINUTE)
+    assert {late.ask([{"id": f"u{n}", "clicks": 0.5}])["version"] for n in range(50)} == {1, 2}
+    assert len(world.step()) == 1
 
 
 def test_a_pause_stops_steps_forward_and_back_and_resume_lets_them_go(world: World) -> None:
