@@ -80,7 +80,10 @@ def ask(one: Inference, callers: int) -> None:
 
 
 def main(folder: str) -> None:
-    models = {"HistGradientBoosting": (SklearnLearner("binary"), trees()), "the fastest model there is": (First(), None)}
+    models = {
+        "HistGradientBoosting": (SklearnLearner("binary"), trees()),
+        "the fastest model there is": (First(), None),
+    }
     for name, (learner, model) in models.items():
         one = scorer(learner, model)
         ours, reference = (inference(one, folder, batched=batched) for batched in (True, False))
