@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from lakeloop.lakehouse.prediction_columns import COLUMNS
+
 TEXT, WHOLE, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC")
 COUNTS, REALS = pa.list_(pa.int64()), pa.list_(pa.float64())
 
@@ -212,3 +214,14 @@ JOURNALS: dict[str, pa.Schema] = {
     "events": _columns(kind=TEXT, key=TEXT, logged_at=TIME),
 }
 """Journals with fixed columns. `predictions.<project>.<model>` is typed by the model's signature instead."""
+
+KINDS = {
+    "string": TEXT,
+    "int64": WHOLE,
+    "float64": REAL,
+    "timestamp": TIME,
+    "list<string>": pa.list_(TEXT),
+    "list<float64>": pa.list_(REAL),
+}
+PREDICTIONS = pa.schema([(name, KINDS[kind]) for name, kind in COLUMNS])
+"""The columns of every row of a predictions journal, before those of the model's inputs."""

@@ -17,6 +17,8 @@ Scalar: TypeAlias = bool | int | float | str
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Aggregate: TypeAlias = Literal["count", "sum", "avg", "min", "max", "stddev", "count_distinct", "first", "last"]
 OnError: TypeAlias = Literal["quarantine", "stop", "warn"]
+Privacy: TypeAlias = Literal["hash", "drop"]
+"""How a value stands in the prediction log: as its hash under the lake's key, or not at all."""
 
 INT_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 FLOAT_TYPES = ("float32", "float64")
@@ -61,6 +63,7 @@ class Column:
     matches: str = ""
     unique: bool = False
     on_error: OnError | None = None
+    private: Privacy | None = None
     note: str = ""
 
 
@@ -205,6 +208,7 @@ class RequestInput:
     max: int | None = None
     unseen: Literal["null", "error"] = "null"
     default: Scalar | None = None
+    private: Privacy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,10 +399,18 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class PredictionLog:
-    """Which part of the predictions is logged, and for how long."""
+    """Which part of the predictions is logged, how, and for how long.
+
+    `drop` names inputs. "sync" answers when the rows are in the lake. `disk` bounds, in bytes, what waits on a node to
+    be shipped; `on_full` says what happens there.
+    """
 
     sample: float = 1.0
+    drop: tuple[str, ...] = ()
     keep: timedelta = timedelta(days=400)
+    mode: Literal["async", "sync"] = "async"
+    on_full: Literal["refuse", "drop"] = "refuse"
+    disk: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from lakeloop.lakehouse.project.definitions import (
     Uniform,
 )
 from lakeloop.lakehouse.project.documents import did_you_mean, show
-from lakeloop.lakehouse.project.keys import COLUMN_NAME, COLUMN_NAMES, NAME_TEXT, RANGE, TEXTS
+from lakeloop.lakehouse.project.keys import COLUMN_NAME, COLUMN_NAMES, NAME_TEXT, PRIVATE, RANGE, TEXTS
 from lakeloop.lakehouse.project.metrics import DEFAULT_METRIC, better
 from lakeloop.lakehouse.project.not_yet import NOT_BUILT
 from lakeloop.lakehouse.project.readers import (
@@ -224,6 +224,7 @@ REQUEST_INPUT: Final = Section(
         "max": Key(Number(1, whole=True)),
         "unseen": Key(OneOf(("null", "error"))),
         "default": Key(Scalar()),
+        "private": Key(PRIVATE),
     },
 )
 INPUT_EXPECTED: Final = "an input's name: letters, digits and _, a letter first"
@@ -328,9 +329,19 @@ SERVING: Final = Section(
         ),
         "sticky": Key(Text()),
         "log": Key(
-            Section(
-                PredictionLog,
-                {"sample": Key(SHARE), "drop": Key(COLUMN_NAMES, attr=None), "keep": Key(duration())},
+            Shorthand(
+                Section(
+                    PredictionLog,
+                    {
+                        "sample": Key(SHARE),
+                        "drop": Key(COLUMN_NAMES),
+                        "keep": Key(duration(positive=True)),
+                        "mode": Key(OneOf(("async", "sync"))),
+                        "on_full": Key(OneOf(("refuse", "drop"))),
+                        "disk": Key(size(positive=True)),
+                    },
+                ),
+                "mode",
             )
         ),
     },

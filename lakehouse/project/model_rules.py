@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from lakeloop.lakehouse.prediction_columns import COLUMNS
 from lakeloop.lakehouse.project.definitions import (
     FLOAT_TYPES,
     INT_TYPES,
@@ -22,31 +23,7 @@ from lakeloop.lakehouse.project.positions import Path
 from lakeloop.lakehouse.project.rules import fits
 
 # Columns of the prediction log and of the examples: an input of that name could not be told from them.
-RESERVED_INPUTS: Final = frozenset(
-    [
-        "id",
-        "as_of",
-        "logged_at",
-        "prediction_id",
-        "request_id",
-        "project",
-        "model",
-        "version",
-        "arm",
-        "prediction",
-        "scores",
-        "decision",
-        "label",
-        "label_known_at",
-        "latency_ms",
-        "ages",
-        "absent",
-        "given",
-        "revision",
-        "weight",
-        "group",
-    ]
-)
+RESERVED_INPUTS: Final = frozenset([*dict(COLUMNS), "label", "label_known_at", "weight", "group"])
 
 
 def check_model(model: Model, document: Document, views: Sequence[str]) -> None:

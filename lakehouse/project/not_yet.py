@@ -35,7 +35,6 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "source.unlisted": ("drop", "stop"),
     "source.expect": NOTHING,
     "source.keep": ("",),
-    "source.columns.*.private": NOTHING,
     # features/<name>.sql
     "feature-view.publish": (False,),
     "feature-view.on_change": ("new version",),
@@ -53,9 +52,6 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "model.gate.rule.sql": NOTHING,
     "model.gate.rule.each": ("", "slice"),
     "model.serving.absent": NOTHING,
-    "model.serving.log.sample": (1.0,),
-    "model.serving.log.drop": ([],),
-    "model.serving.log.keep": ("400d",),
     "model.monitor.watch": ("inputs", "outputs", "performance"),
     "model.monitor.stat": ("psi",),
     "model.monitor.against": ("training",),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lakeloop.lakehouse.endpoints import WHOLE
 from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused, Unavailable
+from lakeloop.lakehouse.prediction_log import LogPolicy
 from lakeloop.ray_jobs.serving.limits import TooLate
 from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
@@ -54,6 +55,14 @@ class Loaded:
     snapshots: Mapping[str, Any] = field(default_factory=dict)
     sticky: str = ""
     phase: int = 0
+    log: LogPolicy = field(default_factory=LogPolicy)
+    log_key: bytes = field(default=b"", repr=False)
+    """The lake's key, where something is logged as a hash."""
+
+    @property
+    def feature_versions(self) -> dict[str, Any]:
+        """By view: the version of the snapshot that is read."""
+        return {view: where.get("version") for view, where in self.snapshots.items()}
 
     @property
     def champion(self) -> Arm:

@@ -104,10 +104,12 @@ class Batches:
         gain = self._gains.get(scorer)
         return gain is not None and gain.batched
 
-    async def answer(self, scorer: Scorer, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Answer]:
+    async def answer(
+        self, scorer: Scorer, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None
+    ) -> list[Answer]:
         """`scorer.answer`, in one call of the model with the others of this turn."""
         loop = asyncio.get_running_loop()
-        request = _Waiting(scorer.prepare(rows, now), loop.create_future())
+        request = _Waiting(scorer.prepare(rows, now, marks), loop.create_future())
         waiting = self._waiting.setdefault(scorer, [])
         waiting.append(request)
         if len(waiting) == 1 and scorer not in self._away:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
@@ -38,10 +38,14 @@ from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
 from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
+from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
 from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape, WriteAhead, pending
+from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SEAL_S = 0.1
 TELL_S = 1.0
@@ -287,8 +291,11 @@ class ReplicaApp:
 
     def __init__(self, replica: Replica) -> None:
         lake = open_lake(replica.lake_url)
-        self._clock, self._log_folder = lake.clock, replica.log_folder
+        self._clock = lake.clock
+        self._backlog = Backlog(replica.log_folder)
         self._log = WriteAhead(replica.log_folder)
+        self._commits = Commits(self._log, lake.journal)
+        self._recorder = Recorder(self._log, self._loaded, self._commits)
         document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
@@ -345,6 +352,7 @@ class ReplicaApp:
             self._admission.lag_s = now - due
             if now - told >= TELL_S:
                 self._tell()
+                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
                 told = now
 
     def _tell(self) -> None:
@@ -362,12 +370,14 @@ class ReplicaApp:
             self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
         self._watcher.close()
         self._gate.close()
+        self._commits.close()
         self._log.close()
         self._metrics.close()
 
-    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> None:
-        self._log.append(shape, request)
-        self._metrics.scored(request.arm, request.version, request.size)
+    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
+        written = self._recorder.append(shape, request)
+        self._metrics.scored(request.arm, request.version, request.count)
+        return written
 
     def _loaded(self) -> Loaded:
         return self._watcher.loaded
@@ -377,6 +387,7 @@ class ReplicaApp:
         return {
             "wanted": watcher.wanted,
             "error": watcher.error or gate.error,
-            "pending": pending(self._log_folder),
+            "pending": self._backlog.rows(),
+            "dropped": self._recorder.dropped,
             "process": os.getpid(),
         }

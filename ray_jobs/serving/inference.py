@@ -7,10 +7,11 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,9 +31,12 @@ from lakeloop.ray_jobs.serving.tensor_signature import (
     outputs,
 )
 from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse, Parameter, Tensor
+from lakeloop.ray_jobs.serving.tracing import TRACE
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lakeloop.lakehouse.scoring.scorer import Answer
 
 MOST_ROWS = 10_000
@@ -43,6 +47,12 @@ ID_CHARACTERS = 200
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
+
+
+Append: TypeAlias = "Callable[[Shape, Logged | LoggedColumns], Future[None] | None]"
+"""Logs a request, or raises Unavailable. What it returns must be done, too, before the answer leaves."""
+COMMIT_S = 10.0
+"""So long an answer waits for the lake at most, where the log is `sync`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,33 @@ class Chosen:
     now: datetime
     began: float
     places: Sequence[int] | None = None
+    marks: list[float] = field(default_factory=list)
+    """When its rows were checked, and looked up and derived."""
+    written: list[Future[None]] = field(default_factory=list)
+    """What must be done, too, before the answer leaves."""
+
+    def about(self, by: Arm) -> Mapping[str, Any]:
+        """What the log says of the request beside its rows, which `by` has just answered."""
+        answered, loaded = time.perf_counter(), self.loaded
+        checked, looked_up = self.marks[-2:]
+        return {
+            "request_id": self.request_id,
+            "at": self.now,
+            "model": loaded.model,
+            "version": by.version,
+            "arm": by.name,
+            "revision": loaded.revision,
+            "latency_ms": (answered - self.began) * 1000,
+            "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
+            "answered": answered,
+            "feature_versions": loaded.feature_versions,
+            "trace_id": TRACE.get(),
+        }
+
+    async def committed(self) -> None:
+        """Wait until what was logged is where it must be."""
+        for one in self.written:
+            await committed(one)
 
 
 class TooLarge(Invalid):
@@ -81,7 +118,7 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged | LoggedColumns], None],
+        append: Append,
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
@@ -132,6 +169,7 @@ class Inference:
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
             arm, made = await loaded.answer(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            await parts[0].committed()
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
         answers, versions = await self._answers(rows, parts)
@@ -215,6 +253,7 @@ class Inference:
         """The answers and their versions, in the order of the rows, after all of them are logged."""
         if len(parts) == 1:
             arm, answers = await self._answer(rows, parts[0])
+            await parts[0].committed()
             return answers, [arm.version] * len(rows)
         scored = []
         for chosen in parts:
@@ -226,6 +265,8 @@ class Inference:
             self._log_rows(own, answers, chosen, arm)
             for place, answer in zip(chosen.places or (), answers, strict=True):
                 by_place[place] = answer, arm.version
+        for chosen in parts:
+            await chosen.committed()
         ordered = [by_place[place] for place in range(len(rows))]
         return [answer for answer, _ in ordered], [by for _, by in ordered]
 
@@ -234,60 +275,50 @@ class Inference:
         return await chosen.loaded.answer(chosen.arm, lambda by: self._score(rows, chosen, by))
 
     async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
-        """By one arm, with other requests of now where its model gains by it."""
+        """With other requests of now where the model gains by it."""
         small = len(rows) <= ROWS_INLINE
         if not (small and self._batches.gains(by.scorer)):
             return await self._admission.run(small, self._score_rows, rows, chosen, by)
-        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now)
+        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now, chosen.marks)
         if chosen.places is None:
             self._log_rows(rows, answers, chosen, by)
         return answers
 
     def _score_rows(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
-        answers = by.scorer.answer(rows, chosen.now)
+        answers = by.scorer.answer(rows, chosen.now, chosen.marks)
         if chosen.places is None:
             self._log_rows(rows, answers, chosen, by)
         return answers
 
     def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen, by: Arm) -> None:
-        loaded = chosen.loaded
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        about = chosen.about(by)
         shape, store = self._columns(by)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
         if chosen.places is not None:
             logged = [{**one, "number": place} for one, place in zip(logged, chosen.places, strict=True)]
-        self._append(
-            shape,
-            Logged(
-                chosen.request_id, chosen.now, loaded.model, by.version, by.name, loaded.revision, latency_ms, logged
-            ),
-        )
+        self._write(shape, Logged(**about, rows=logged), chosen)
 
     def _score_columns(self, given: Given, chosen: Chosen, by: Arm) -> Answered:
         """Score and log columns that are complete."""
-        loaded = chosen.loaded
-        answers = by.scorer.answer_columns(given.columns, given.count)
+        answers = by.scorer.answer_columns(given.columns, given.count, chosen.marks)
         moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
+        about = chosen.about(by)
         shape, store = self._columns(by)
         own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
-        self._append(
-            shape,
-            LoggedColumns(
-                chosen.request_id,
-                chosen.now,
-                loaded.model,
-                by.version,
-                by.name,
-                loaded.revision,
-                latency_ms,
-                given.count,
-                {**own, **scores_of(answers.predictions)},
-                answers.inputs,
-                [name for name in given.columns if name in store],
-            ),
+        logged = LoggedColumns(
+            **about,
+            count=given.count,
+            own={**own, **scores_of(answers.predictions)},
+            inputs=answers.inputs,
+            given=[name for name in given.columns if name in store],
         )
+        self._write(shape, logged, chosen)
         return Answered(answers.predictions, answers.decisions, moments, given.ids)
+
+    def _write(self, shape: Shape, logged: Logged | LoggedColumns, chosen: Chosen) -> None:
+        written = self._append(shape, logged)
+        if written is not None:
+            chosen.written.append(written)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -297,6 +328,17 @@ class Inference:
             shape = Shape(self.project, self.name, tuple((one.name, one.type) for one in inputs))
             found = self._shapes[arm.version] = shape, frozenset(one.name for one in inputs if one.role != "request")
         return found
+
+
+async def committed(written: Future[None]) -> None:
+    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",
+            todo="send the request again, with the same id",
+        ) from error
 
 
 def new_id() -> str:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lakeloop.lakehouse import forgetting
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt, LakeloopError
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.prediction_log import LogPolicy
 from lakeloop.lakehouse.rollouts.state import phase_of
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded, WantedArm, wanted_arms
 from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
@@ -58,7 +60,10 @@ def load_with(
         return Arm(wanted.name, wanted.version, wanted.weight, scorer, own, tally, breaker)
 
     arms = tuple(map(arm, wanted_arms(body, endpoint)))
-    return Loaded(model, revision.number, arms, snapshots, str(body.get("sticky", "")), phase)
+    policy = LogPolicy.from_json(body.get("log"))
+    key = forgetting.secret(lake.store) if policy.hash else b""
+    sticky = str(body.get("sticky", ""))
+    return Loaded(model, revision.number, arms, snapshots, sticky, phase, policy, key)
 
 
 def warm(scorer: Scorer, lake: Lake, name: str) -> None:
