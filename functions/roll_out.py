@@ -9,7 +9,7 @@ on the revision it was decided on, else it is decided anew. Snapshots of views a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from lakeloop.functions.build_features import ONLINE, online_id
@@ -17,6 +17,7 @@ from lakeloop.lakehouse import endpoints, events, registry
 from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.prediction_log import withheld
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.rollouts.alerting import alert_unloadable, follow_return
 from lakeloop.lakehouse.rollouts.deciding import Back, Complete, Move, Wait, decide, first_stage
@@ -110,11 +111,12 @@ def _refreshed(lake: Lake, project: Project, model: str, body: Mapping[str, Any]
 
 
 def _begin(lake: Lake, project: Project, model: str, there: Revision, wanted: int) -> Change:
-    plan = project.models[model].serving.rollout
+    plan, why = project.models[model].serving.rollout, f"version {wanted} begins"
+    if plan.shadow is not None and (absent := withheld(project, project.models[model])):
+        plan, why = replace(plan, shadow=None), f"{why} without a shadow, since the log withholds {', '.join(absent)}"
     stage = first_stage(plan.shadow, plan.canary)
     if stage is None:
         return _at_once(lake, project, model, there.body, wanted)
-    why = f"version {wanted} begins"
     body = endpoints.begin(lake, there, [Challenger(CANARY, wanted)], plan, there.why, stage=stage)
     return Change(fresh(lake, project, model, body), f"{why}: {_spelled(stage, 0)}", step=True)
 

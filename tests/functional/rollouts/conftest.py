@@ -161,8 +161,9 @@ class World:
     def open(self, who: str) -> Lake:
         return open_lake(str(self.folder / "lake"), who=who, clock=self.clock)
 
-    def apply(self, more: str) -> Project:
-        self.project = parse_project({**FILES, "models/buys.toml": FILES["models/buys.toml"] + more})
+    def apply(self, more: str, changed: Mapping[str, tuple[str, str]] | None = None) -> Project:
+        files = {name: text.replace(*(changed or {}).get(name, ("", ""))) for name, text in FILES.items()}
+        self.project = parse_project({**files, "models/buys.toml": files["models/buys.toml"] + more})
         applied.publish(self.lake, self.project, code_version="test")
         return self.project
 
