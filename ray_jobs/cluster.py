@@ -28,6 +28,7 @@ from lakeloop.ray_jobs.machine import Run, free_ports, free_range, new_run
 
 OBJECT_STORE_BYTES = 256 << 20
 REPLICA_PORTS = 100
+SHORT_WAY = "lakeloop.ray_jobs.serving.short_way:middlewares"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "error",
@@ -159,6 +160,7 @@ def environment(folder: Path, *, haproxy: Path | None) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": SHORT_WAY,
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
     }

@@ -42,6 +42,7 @@ from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
 from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
 from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
+from lakeloop.ray_jobs.serving.short_way import open_for
 from lakeloop.ray_jobs.serving.watcher import Watcher
 from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
 
@@ -256,8 +257,10 @@ class Deployed:
         return f"{self.route}/ready"
 
     def target(self) -> serve.RunTarget:
-        code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}".encode()).hexdigest()[:16]
-        deployment = serve.deployment(serve.ingress(builder(self.replica))()).options(**self.policy.options(code))
+        short = self.policy.least == self.policy.most
+        code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}|{short}".encode()).hexdigest()[:16]
+        ingress = serve.ingress(builder(self.replica, short=short))()
+        deployment = serve.deployment(ingress).options(**self.policy.options(code))
         return serve.RunTarget(deployment.bind(), self.application, route_prefix=self.route)
 
 
@@ -291,11 +294,14 @@ class ShipperActor:
         self._shipper.close()
 
 
-def builder(replica: Replica) -> Callable[[], ASGIApp]:
+def builder(replica: Replica, *, short: bool) -> Callable[[], ASGIApp]:
     """A function without arguments that makes a replica's app in the replica: what `serve.ingress` takes."""
 
     def build() -> ASGIApp:
-        return ReplicaApp(replica)
+        app = ReplicaApp(replica)
+        if short:
+            open_for(f"/v2/models/{replica.endpoint}", app)
+        return app
 
     return build
 
