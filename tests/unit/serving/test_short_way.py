@@ -36,8 +36,8 @@ def test_what_is_below_the_endpoint_goes_straight_to_it(rest: str) -> None:
     assert answered(ROUTE + rest) == ("endpoint", ROUTE)
 
 
-def test_paths_begin_behind_the_root_that_a_server_is_mounted_at(rest: str = "/infer") -> None:
-    assert answered(f"/ml{ROUTE}{rest}", "/ml") == ("endpoint", f"/ml{ROUTE}")
+def test_paths_begin_behind_the_root_that_a_server_is_mounted_at() -> None:
+    assert answered(f"/ml{ROUTE}/infer", "/ml") == ("endpoint", f"/ml{ROUTE}")
 
 
 @pytest.mark.parametrize("path", ["/-/healthz", "/-/routes", "/", f"{ROUTE}er/infer", "/v2/models"])
