@@ -25,7 +25,7 @@ Floats: TypeAlias = NDArray[np.float32]
 NAN = float("nan")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Matrix:
     """Rows by inputs. `categories` holds the vocabulary of each input that is a category; NaN is absent."""
 
