@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lakeloop.infra.cli import automation, data, feedback, lakes, models, project, serving, start
+from lakeloop.infra.cli import automation, batch, data, feedback, lakes, models, project, serving, start
 
 app = typer.Typer(
     name="lakeloop",
@@ -42,5 +42,6 @@ lakes.register(app)
 data.register(app)
 models.register(app)
 serving.register(app)
+batch.register(app)
 feedback.register(app)
 automation.register(app)

@@ -100,9 +100,9 @@ def predict(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score rows: here, with the champion and the newest online features, or by asking a running server.
+    """Score a few rows: here, with the champion and the newest online features, or by asking a running server.
 
-    Only a server logs what it answers.
+    Only a server logs what it answers. For a table, a query or a large file, use `lakeloop batch-predict`.
     """
     rows = [_parsed(text, "--row") for text in row or []]
     if input is not None:
