@@ -5,9 +5,7 @@ The model says `amount + 10 * total + 100 * half`: amount is of the order, total
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +15,7 @@ from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.roll_out import roll_out
 from lakeloop.lakehouse import applied, endpoints, registry
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.project import Project, parse_project
+from lakeloop.lakehouse.project import parse_project
 from lakeloop.lakehouse.scoring.loading import CODE, SIGNATURE
 from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.lakehouse.scoring.uses import view_uses
@@ -51,9 +49,10 @@ FILES = {
     '[columns]\ncustomer = "string"\npaid = "timestamp"\ntotal = "float64"\n',
     "features/spending.sql": '-- /// feature-view\n-- owner = "crm"\n-- entity = ["customer"]\n-- event_time = "paid"\n'
     "-- online = true\n-- ///\nselect customer, paid, total from payments\n",
-    "models/risk.sql": "select number as id, placed as as_of, customer, amount, amount as label, placed as label_known_at "
-    "from orders\n",
-    "models/risk.toml": 'problem = "regression"\nlearner = "risk.py"\n[inputs]\nderive = true\nfeatures = ["spending.total"]\n'
+    "models/risk.sql": "select number as id, placed as as_of, customer, amount, amount as label, "
+    "placed as label_known_at from orders\n",
+    "models/risk.toml": 'problem = "regression"\nlearner = "risk.py"\n[inputs]\nderive = true\n'
+    'features = ["spending.total"]\n'
     '[inputs.request]\ncustomer = "string"\namount = "float64"\n[inputs.derived]\nhalf = "int8"\n'
     '[split]\nby = "random"\ntest = 0.3\n[search]\nmetric = "rmse"\n',
     "models/risk.py": CODE_TEXT,
@@ -86,7 +85,7 @@ class Orders:
         ]
         self.land("orders", file, "\n".join(["number,placed,customer,amount,note", *lines]))
 
-    def register(self, run: str = "first", learner: dict[str, Any] | None = None) -> int:
+    def register(self, run: str = "first", code: str = CODE_TEXT) -> int:
         """A version of `risk` that is champion and served."""
         inputs = (
             Input("customer", "request", "string", "string", column=False),
@@ -96,8 +95,8 @@ class Orders:
         )
         uses = view_uses(self.project, "risk")
         signature = Signature("regression", inputs, uses, derive=True, example={"customer": "c1", "amount": 1.0})
-        files = {SIGNATURE: signature.to_bytes(), CODE: CODE_TEXT.encode(), "model/nothing.txt": b"nothing"}
-        return self._registered("risk", run, files, learner or {"name": "risk.py", "file": "models/risk.py"})
+        files = {SIGNATURE: signature.to_bytes(), CODE: code.encode(), "model/nothing.txt": b"nothing"}
+        return self._registered("risk", run, files, {"name": "risk.py", "file": "models/risk.py"})
 
     def _registered(self, model: str, run: str, files: dict[str, bytes], learner: dict[str, Any]) -> int:
         views = {use.view: use.version for use in view_uses(self.project, model)}
@@ -123,11 +122,3 @@ def expected(n: int) -> float:
     at = NOON + n * timedelta(minutes=1)
     paid = n % 7 if n % 7 < 5 else 0
     return n + 10 * paid * (2 if at >= NOON + 3 * HOUR else 1) + 100 * (at.hour // 12)
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """A Parquet file of rows."""
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    return path

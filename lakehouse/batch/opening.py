@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lakeloop.lakehouse import applied, endpoints, pins, registry
 from lakeloop.lakehouse.batch import record
-from lakeloop.lakehouse.batch.part import output_schema
+from lakeloop.lakehouse.batch.part import check_types, output_schema
 from lakeloop.lakehouse.batch.record import BATCH, PART, TRIES, Batch, BatchRequest
 from lakeloop.lakehouse.batch.rows import PART_ROWS, BatchRows, OpenRows, needed_columns, open_rows, stage
 from lakeloop.lakehouse.documents import LostRace, Revision
@@ -49,12 +49,13 @@ def open_batch(
     signature = signature_of(lake, body)
     with open_rows(lake, project, rows) as opened:
         columns, kept = needed_columns(signature, opened, request.keep)
+        check_types(opened.schema, signature)
         batch = _batch(lake, project, request, number, body, signature, opened, kept, previous)
         if previous is not None and not again and opened.settled and previous.answers_too(batch):
             return previous
-        _hold_features(lake, batch)
         _prepare_output(lake, project, request.output, output_schema(opened.schema, kept, signature))
         parts = stage(lake, batch.id, opened.read(columns), part_rows)
+    _hold_features(lake, batch)
     return _begin(lake, request, replace(batch, parts=parts), revision)
 
 

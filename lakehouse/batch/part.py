@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +26,7 @@ from lakeloop.lakehouse.features.training_set import EXAMPLES, pinned, wanted_gr
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session
+from lakeloop.lakehouse.scoring.matrix import Encoder
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Signature
 
@@ -80,6 +81,14 @@ def with_moments(rows: pa.Table, as_of: datetime) -> pa.Table:
     if pa.types.is_date(column.type) or column.type.tz is None:
         column = column.cast(pa.timestamp("us"), safe=False)
     return rows.set_column(rows.column_names.index(AS_OF), AS_OF, pc.fill_null(column.cast(MOMENT, safe=False), moment))
+
+
+def check_types(rows: pa.Schema, signature: Signature) -> None:
+    """Invalid for a column whose type the input of its name cannot take, before any row is read."""
+    none = with_moments(rows.empty_table(), datetime.now(UTC))
+    for one in signature.columns:
+        if one.name in rows.names:
+            Encoder((one,)).of_table(none)
 
 
 def with_defaults(signature: Signature, rows: pa.Table) -> pa.Table:

@@ -153,18 +153,22 @@ def _file(path: Path) -> Iterator[OpenRows]:
                     def read(columns: Sequence[str]) -> Iterable[pa.RecordBatch]:
                         return parquet.iter_batches(READ_ROWS, columns=list(columns))  # type: ignore[no-any-return]
 
-                    yield OpenRows(parquet.schema_arrow, read)
+                    yield OpenRows(parquet.schema_arrow, read, settled=True)
                 case ".csv":
                     lines = csv.open_csv(file, read_options=csv.ReadOptions(block_size=8 << 20))
-                    yield OpenRows(lines.schema, lambda columns: (one.select(list(columns)) for one in lines))
+                    yield _lines(lines)
                 case ".jsonl" | ".ndjson":
                     lines = json.open_json(file, read_options=json.ReadOptions(block_size=8 << 20))
-                    yield OpenRows(lines.schema, lambda columns: (one.select(list(columns)) for one in lines))
+                    yield _lines(lines)
                 case _:
                     todo = "a batch reads .parquet, .csv and .jsonl"
                     raise Invalid(f"{path.name} is no file that can be scored", todo=todo)
         except pa.ArrowException as error:
             raise Invalid(str(error).partition("\n")[0][:300], where=str(path), todo="mend the file") from error
+
+
+def _lines(lines: pa.RecordBatchReader) -> OpenRows:
+    return OpenRows(lines.schema, lambda columns: (one.select(list(columns)) for one in lines), settled=True)
 
 
 @contextmanager
