@@ -150,7 +150,11 @@ def _encode(column: pa.ChunkedArray, one: Input) -> Floats:
 
 def _narrow(values: NDArray[np.float64]) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
-        narrow = values.astype(np.float32)
-    if not np.isfinite(narrow).all():
-        narrow[np.isinf(narrow)] = np.nan
-    return narrow
+        return finite(values.astype(np.float32))
+
+
+def finite(values: Floats) -> Floats:
+    """The same array, NaN where it was infinite."""
+    if not np.isfinite(values).all():
+        values[np.isinf(values)] = np.nan
+    return values

@@ -92,7 +92,7 @@ class RowReader:
     def _faults(self, row: Any) -> list[str]:
         if not isinstance(row, Mapping):
             return [f"{type(row).__name__} is no row; send an object with a value per input"]
-        faults = [self._unknown(str(name)) for name in row if name not in self._known]
+        faults = [self.unknown(str(name)) for name in row if name not in self._known]
         for name, reader in self._readers.items():
             if name in row or name in self._required:
                 default = next((value for asked, value, _ in self._request if asked == name), None)
@@ -103,7 +103,12 @@ class RowReader:
                     faults.extend(_fault_of(name, reader, value))
         return faults
 
-    def _unknown(self, name: str) -> str:
+    def fault(self, name: str, value: Any) -> str:
+        """What is wrong with a value of an input; nothing when it may be so."""
+        return next(iter(_fault_of(name, self._readers[name], value)), "")
+
+    def unknown(self, name: str) -> str:
+        """What to tell who names an input that is not there."""
         near = difflib.get_close_matches(name, sorted(self._known), n=1)
         wanted = f"did you mean {near[0]!r}?" if near else f"inputs are {', '.join(n for n, _, _ in self._request)}"
         return f"there is no input {name!r}; {wanted}"
@@ -211,7 +216,7 @@ def _number(one: Input) -> Reader:
 
 
 def _integer(one: Input) -> Reader:
-    low, high = one.range or _bounds(one.type)
+    low, high = one.range or bounds(one.type)
     values = frozenset(one.values)
 
     def read(value: Any) -> int | None:
@@ -233,7 +238,8 @@ def _integer(one: Input) -> Reader:
     return read
 
 
-def _bounds(name: str) -> tuple[int, int]:
+def bounds(name: str) -> tuple[int, int]:
+    """The least and the largest value of an integer type of FORMAT; of int64 for any other."""
     bits = INT_BITS.get(name, 64)
     return (0, 2**bits - 1) if name.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 

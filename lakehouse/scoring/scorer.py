@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.lakehouse.scoring.calibration import calibrate
+from lakeloop.lakehouse.scoring.columns import Column, ColumnReader
 from lakeloop.lakehouse.scoring.derivation import Derive, derive_columns, read_derived
 from lakeloop.lakehouse.scoring.matrix import Encoder, Matrix
 from lakeloop.lakehouse.scoring.rows import Fault, RowReader, read_moment
@@ -56,6 +57,29 @@ class Answer:
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that lack only the model's word: read, checked, looked up and derived."""
+
+    rows: Sequence[Mapping[str, Any]]
+    values: list[dict[str, Any]]
+    moments: list[datetime]
+    ages: list[Ages]
+    absent: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnAnswers:
+    """What a request of columns got; `inputs` is what the model saw, typed, by name: null in every row if not there."""
+
+    predictions: NDArray[np.float64]
+    decisions: list[Decision]
+    inputs: Mapping[str, Any]
+
+
 class Scorer:
     """A model with all that is needed to answer a row. Holds no state that an answer changes: threads may share it."""
 
@@ -71,8 +95,10 @@ class Scorer:
         self.signature, self.learner, self.model, self.version = signature, learner, model, version
         self.lookups, self.derive = lookups, derive if signature.derive else None
         self._reader, self._encoder = RowReader(signature), Encoder(signature.inputs)
+        self._columns = ColumnReader(signature, self._reader)
         self._names = tuple(one.name for one in signature.inputs)
         self._derived = signature.named("derived")
+        self._stored = frozenset(one.name for one in signature.inputs if one.role != "request")
         wanted = {one.name for one in signature.named("feature")}
         self._uses = [_Use(use, [(c, n) for c, n in use.columns if n in wanted]) for use in signature.views]
 
@@ -82,6 +108,10 @@ class Scorer:
         A row is flat: the request's inputs, optional `id` and `as_of` (default: now). A feature or derived input that
         the row gives wins; what it does not give is looked up as of `as_of`, or derived.
         """
+        return self.finish([self.prepare(rows, now)])[0]
+
+    def prepare(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> Prepared:
+        """All of `answer` that comes before the model. Invalid as there."""
         typed = self._reader.check(rows)
         moments, ages, absent = [], [], []
         for place, (row, values) in enumerate(zip(rows, typed, strict=True)):
@@ -93,12 +123,43 @@ class Scorer:
             moments.append(as_of)
             ages.append(found_ages)
             absent.append(found_absent)
+        return Prepared(rows, typed, moments, ages, absent)
+
+    def finish(self, requests: Sequence[Prepared]) -> list[list[Answer]]:
+        """The answers of each request, with one call of the model for all of them."""
+        typed = requests[0].values if len(requests) == 1 else [one for asked in requests for one in asked.values]
         predictions = self.predict(self._encoder.of_rows(typed))
         decisions = self.decide(predictions)
+        answers, at = [], 0
+        for asked in requests:
+            end = at + len(asked)
+            answers.append(self._answers(asked, predictions[at:end], decisions[at:end]))
+            at = end
+        return answers
+
+    def _answers(
+        self, asked: Prepared, predictions: NDArray[np.float64], decisions: Sequence[Decision]
+    ) -> list[Answer]:
+        moments, ages, absent, values = asked.moments, asked.ages, asked.absent, asked.values
         return [
-            Answer(_id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(typed[i]))
-            for i, row in enumerate(rows)
+            Answer(
+                _id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(values[i])
+            )
+            for i, row in enumerate(asked.rows)
         ]
+
+    def takes_columns(self, names: Collection[str]) -> bool:
+        """Whether a request that gives these inputs leaves nothing to look up or to derive."""
+        return self._stored <= set(names)
+
+    def answer_columns(self, columns: Mapping[str, Column], count: int) -> ColumnAnswers:
+        """Answers to `count` rows given as columns, with no object per row. Only where `takes_columns`.
+
+        Invalid as `answer`.
+        """
+        read = self._columns.read(columns, count)
+        predictions = self.predict(read.matrix)
+        return ColumnAnswers(predictions, self.decide(predictions), read.values)
 
     def predict(self, matrix: Matrix) -> NDArray[np.float64]:
         """Calibrated predictions: (n,) or (n, classes)."""
@@ -111,7 +172,7 @@ class Scorer:
         """Binary: whether the threshold is reached; multiclass: the likeliest class; regression: None."""
         match self.signature.problem:
             case "binary":
-                return [bool(one) for one in predictions >= self.signature.threshold]
+                return list((predictions >= self.signature.threshold).tolist())
             case "multiclass":
                 return [self.signature.classes[i] for i in np.argmax(predictions, axis=1)] if len(predictions) else []
             case "regression":

@@ -26,7 +26,10 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
-from lakeloop.ray_jobs.serving.endpoint import Endpoint, Receive, Scope, Send
+from lakeloop.ray_jobs.serving.asgi import Receive, Scope, Send
+from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
+from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
@@ -259,21 +262,25 @@ class ReplicaApp:
         lake = open_lake(replica.lake_url)
         self._log_folder = replica.log_folder
         self._log = WriteAhead(replica.log_folder)
-        document = endpoint_id(replica.project, replica.endpoint)
+        document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
-            lambda revision, previous: replica.load(lake, replica.project, replica.endpoint, revision, previous),
+            lambda revision, previous: batches.learn(
+                replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
+            ),
         )
         self._watcher.start()
-        self._endpoint = Endpoint(
+        self.inference = Inference(
             replica.project,
             replica.endpoint,
             loaded=self._loaded,
             append=self._log.append,
             state=self._state,
             clock=lake.clock,
+            batches=batches,
         )
+        self._endpoint = Endpoint(self.inference)
         self._sealing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,6 +35,10 @@ FIXED: tuple[tuple[str, str], ...] = (
     ("given", "list<string>"),
 )
 """The columns of every prediction row, with FORMAT's type names; the inputs' columns follow."""
+
+
+COMMON = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
+"""What a line says once for all of its rows."""
 
 
 def prediction_schema(shape: Shape) -> pa.Schema:
@@ -68,20 +73,64 @@ def prediction_table(piece: Piece) -> pa.Table:
     import pyarrow as pa
 
     schema = prediction_schema(piece.shape)
-    rows = [row for line in piece.lines for row in _rows(piece.shape, line)]
     try:
-        columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
+        parts = [
+            _table_of_columns(piece.shape, schema, lines) if columnar else _table_of_rows(piece.shape, schema, lines)
+            for columnar, lines in groupby(piece.lines, lambda line: "columns" in line)
+        ]
+        return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(
             f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
         ) from error
+
+
+def _table_of_rows(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = [row for line in lines for row in _rows(shape, line)]
+    columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def _table_of_columns(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Lines of `LoggedColumns`: a column at a time, with no object per row where the type is JSON's own."""
+    import pyarrow as pa
+
+    return pa.concat_tables(_table_of_line(shape, schema, line) for line in lines)
+
+
+def _table_of_line(shape: Shape, schema: pa.Schema, line: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    count = int(line["n"])
+    same = {name: line[name] for name in COMMON} | {"project": shape.project, "ages": "{}"}
+    same |= {"given": line["given"], "absent": []}
+    own: dict[str, Any] = {input_column(name): line["inputs"].get(name) for name, _ in shape.inputs}
+    own |= {"prediction_id": [f"{line['request_id']}#{number}" for number in range(count)], **line["columns"]}
+    if not isinstance(own.get("as_of"), list):
+        same["as_of"] = own.pop("as_of", None)
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in same:
+            return pa.repeat(pa.scalar(_stored(same[field.name], field.type), field.type), count)
+        values = own.get(field.name)
+        return pa.nulls(count, field.type) if values is None else _array(values, field.type)
+
+    return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([_stored(value, kind) for value in values], kind)
+
+
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = {
-        name: line[name] for name in ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
-    }
+    common = {name: line[name] for name in COMMON}
     for number, row in enumerate(line["rows"]):
         own = {name: row.get(name) for name in ("id", "as_of", "prediction", "decision", "scores", "absent", "given")}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}

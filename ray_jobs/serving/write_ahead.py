@@ -79,6 +79,45 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedColumns:
+    """One answered request as columns: what `Logged` says of many rows, without an object for each of them.
+
+    Each column is a list or a numpy array with a value per row. `own` holds prediction, decision, scores, id and as_of;
+    one that is not there is null in every row, and `as_of` may be one moment for all. `inputs` are by name, likewise.
+    `given` is the same for every row; nothing was looked up, so there are no ages and nothing is absent.
+    """
+
+    request_id: str
+    at: datetime
+    model: str
+    version: int
+    arm: str
+    revision: int
+    latency_ms: float
+    count: int
+    own: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    given: Sequence[str] = ()
+
+    def line(self) -> bytes:
+        """JSON, the number of rows first, as in `Logged`."""
+        record = {
+            "n": self.count,
+            "request_id": self.request_id,
+            "logged_at": self.at,
+            "model": self.model,
+            "version": self.version,
+            "arm": self.arm,
+            "revision": self.revision,
+            "latency_ms": self.latency_ms,
+            "given": self.given,
+            "columns": self.own,
+            "inputs": self.inputs,
+        }
+        return orjson.dumps(record, option=FORMAT)
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A sealed file as it was read: every whole line behind the first."""
 
@@ -115,7 +154,7 @@ class WriteAhead:
         self._files: dict[Shape, _OpenFile] = {}
         self._lock = threading.Lock()
 
-    def append(self, shape: Shape, request: Logged) -> None:
+    def append(self, shape: Shape, request: Logged | LoggedColumns) -> None:
         """Write one request's rows. After it returns they survive this process.
 
         Unavailable: nothing was logged, so do not answer.

@@ -13,7 +13,9 @@ import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.endpoint import BODY_BYTES, MOST_ROWS, ROWS_INLINE, Endpoint
+from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
+from lakeloop.ray_jobs.serving.endpoint import Endpoint
+from lakeloop.ray_jobs.serving.inference import MOST_ROWS, ROWS_INLINE, Inference
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 ROW = {"share": 0.75, "origin": "EWR"}
@@ -28,6 +30,7 @@ class Caller:
     logged: list[tuple[Shape, Logged]] = field(default_factory=list)
     full: bool = False
     sent: list[MutableMapping[str, Any]] = field(default_factory=list)
+    counted: list[tuple[int, int]] = field(default_factory=list)
 
     def append(self, shape: Shape, request: Logged) -> None:
         if self.full:
@@ -36,14 +39,16 @@ class Caller:
         self.logged.append((shape, request))
 
     def call(self, method: str, path: str, body: Any = b"", chunks: int = 1) -> tuple[int, Any]:
-        endpoint = Endpoint(
+        inference = Inference(
             "flights",
             "late",
             loaded=lambda: self.loaded,
             append=self.append,
             state=lambda: {"pending": 0},
             clock=lambda: self.now,
+            count=lambda status, rows, seconds: self.counted.append((status, rows)),
         )
+        endpoint = Endpoint(inference)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         size = max(1, -(-len(data) // chunks))
         parts = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
@@ -170,11 +175,17 @@ def test_unknown_paths_are_404_and_wrong_methods_405(caller: Caller) -> None:
 
 
 def test_health_metadata_and_state_are_told(caller: Caller) -> None:
-    assert caller.call("GET", "/ready") == (200, {"live": True, "ready": True})
+    assert caller.call("GET", "/ready") == (200, {"name": "late", "live": True, "ready": True})
     assert caller.call("GET", "/live")[0] == 200
     metadata = caller.call("GET", "")[1]
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("late", ["3"], "lakeloop")
-    assert metadata["inputs"][0] == {"name": "share", "type": "float32", "role": "request"}
+    assert metadata["inputs"][0] == {
+        "name": "share",
+        "datatype": "FP32",
+        "shape": [-1],
+        "parameters": {"type": "float32", "role": "request", "optional": False},
+    }
+    assert [one["name"] for one in metadata["outputs"]] == ["prediction", "decision"]
     state = caller.call("GET", "/state")[1]
     assert (state["revision"], state["arms"][0]["version"], state["pending"]) == (5, 3, 0)
 
@@ -207,7 +218,7 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
 
     serving = Loaded("late", 5, (Arm("champion", 3, 10_000, Slow()),))  # type: ignore[arg-type]
     endpoint = Endpoint(
-        "flights", "late", loaded=lambda: serving, append=lambda *_: None, state=dict, clock=lambda: now
+        Inference("flights", "late", loaded=lambda: serving, append=lambda *_: None, state=dict, clock=lambda: now)
     )
 
     async def one(method: str, path: str, body: bytes) -> int:
@@ -232,3 +243,11 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
         return health, await scoring
 
     assert asyncio.run(both()) == (200, 200)
+
+
+def test_every_request_for_an_inference_is_counted_by_its_status_and_rows(caller: Caller) -> None:
+    caller.infer(ROW, ROW)
+    caller.infer({"share": 2})
+    caller.call("GET", "/infer")
+    caller.call("GET", "/ready")
+    assert caller.counted == [(200, 2), (400, 0), (405, 0)]

@@ -5,13 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
 from lakeloop.ray_jobs.serving.prediction_rows import FIXED, prediction_schema, prediction_table, stored_type
-from lakeloop.ray_jobs.serving.write_ahead import Logged, Piece, Shape, WriteAhead, read_piece, sealed_pieces
+from lakeloop.ray_jobs.serving.write_ahead import (
+    Logged,
+    LoggedColumns,
+    Piece,
+    Shape,
+    WriteAhead,
+    pending,
+    read_piece,
+    sealed_pieces,
+)
 
 AT = datetime(2026, 5, 1, 12, 0, 0, 123_456, UTC)
 SHAPE = Shape(
@@ -108,3 +118,35 @@ def test_a_value_of_another_type_is_corrupt(tmp_path: Path) -> None:
 
 def test_no_input_may_be_named_as_a_column_of_the_log() -> None:
     assert {name for name, _ in FIXED} <= RESERVED_INPUTS
+
+
+def test_columns_are_stored_as_the_same_rows_would_be(tmp_path: Path) -> None:
+    """The two line forms of one request."""
+    rows = [INPUTS, {**INPUTS, "share": None, "holiday": False, "due": None, "origin": None}]
+    own = {"id": None, "as_of": AT, "decision": "a", "scores": [0.75, 0.25], "prediction": 0.75}
+    said = [{**own, "ages": {}, "absent": [], "given": ["share"], "inputs": inputs} for inputs in rows]
+    inputs = {name: [row[name] for row in rows] for name in INPUTS} | {"share": np.array([1, np.nan], np.float32)}
+    columns = {"as_of": AT, "decision": ["a", "a"], "prediction": np.array([0.75, 0.75])}
+    columns["scores"] = np.array([[0.75, 0.25], [0.75, 0.25]])
+    both = WriteAhead(tmp_path)
+    both.append(SHAPE, Logged("r1", AT, "late", 3, "champion", 5, 0.4, said))
+    both.append(SHAPE, LoggedColumns("r1", AT, "late", 3, "champion", 5, 0.4, 2, columns, inputs, ["share"]))
+    both.close()
+    assert pending(tmp_path) == 4
+    table = prediction_table(read_piece(sealed_pieces(tmp_path)[0]))
+    assert table.schema == prediction_schema(SHAPE)
+    assert table.slice(0, 2).to_pylist() == table.slice(2, 2).to_pylist()
+    assert table["prediction_id"].to_pylist() == ["r1#0", "r1#1"] * 2
+
+
+def test_columns_may_have_an_id_and_a_moment_per_row(tmp_path: Path) -> None:
+    later = AT.replace(hour=13)
+    log = WriteAhead(tmp_path)
+    own = {"id": ["a", None], "as_of": [AT, later], "prediction": [1.0, 2.0]}
+    log.append(SHAPE, LoggedColumns("r1", AT, "late", 3, "champion", 5, 0.4, 2, own, {}))
+    log.close()
+    rows = prediction_table(read_piece(sealed_pieces(tmp_path)[0])).to_pylist()
+    assert [(row["id"], row["as_of"], row["decision"], row["share"]) for row in rows] == [
+        ("a", AT, None, None),
+        (None, later, None, None),
+    ]
