@@ -5,10 +5,11 @@
                          "rows": [{"id", "prediction", "decision", "as_of", "ages", "absent"}]}
     GET  ""              what the model is and takes
     GET  /ready, /live   health
+    POST /predict        TensorFlow Serving's JSON (tensorflow_serving.py); GET /status, its status of the versions
     GET  /state          what is loaded, and how many rows wait to be shipped
 
-/versions/<n> before "", /ready and /infer asks for one version; /infer takes the protocol's protobuf messages, too.
-Errors are {"error": "…"}.
+/versions/<n> before "", /ready, /status, /infer and /predict asks for one version. /infer takes the protocol's protobuf
+messages, too. Errors are {"error": "…"}.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ from lakeloop.ray_jobs.serving.asgi import (
 )
 from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id, new_id
 from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split, write_response
+from lakeloop.ray_jobs.serving.tensorflow_serving import predict, status
 
-METHODS = {"": "GET", "/ready": "GET", "/live": "GET", "/state": "GET", "/infer": "POST"}
+DESCRIBED = ("", "/ready", "/live", "/state", "/status")
 VERSIONS = "/versions/"
+ASKS = ("/infer", "/predict")
 PROTOBUF: Header = (b"content-type", b"application/x-protobuf")
 WITHOUT_VERSION = ("/live", "/state")
 SEND = 'send {"rows": [{…}]}, or {"inputs": [{"name", "datatype", "shape", "data"}]}'
@@ -66,7 +69,7 @@ class Endpoint:
     async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
         """The reply to a request for a path under the endpoint's own. Never raises what a request can cause."""
         began = time.perf_counter()
-        counted = path.endswith("/infer")
+        counted = path.endswith(ASKS)
         try:
             reply = await (self._infer(path, scope, receive, began) if counted else self._describe(path, scope))
         except LakeloopError as error:
@@ -79,9 +82,11 @@ class Endpoint:
         return reply
 
     async def _infer(self, path: str, scope: Scope, receive: Receive, began: float) -> Reply:
-        version = None if path == "/infer" else version_of(path.removesuffix("/infer"))
-        if version == "":
-            return nothing_at(path)
+        version = None
+        if path not in ASKS:
+            version = version_of(path.removesuffix("/predict").removesuffix("/infer"))
+            if not version:
+                return nothing_at(path)
         if scope["method"] != "POST":
             return not_allowed(path, scope["method"], "POST")
         if self._permit is not None and (refused := self._permit(scope)) is not None:
@@ -92,6 +97,8 @@ class Endpoint:
         header = next((value for name, value in scope["headers"] if name == HEADER), None)
         text, binary = split(body, header) if header is not None else (body, b"")
         record = parse(text)
+        if path.endswith("/predict"):
+            return await self._predict(record, version, began)
         if "rows" in record or "inputs" not in record:
             return await self._rows(record, version, began)
         asked = read_request(record, binary)
@@ -105,6 +112,13 @@ class Endpoint:
         written = messages.write_answer(answer, raw=asked.raw)
         return Reply(200, written, kind=PROTOBUF, rows=answer.outputs[0].shape[0])
 
+    async def _predict(self, record: Mapping[str, Any], version: str | None, began: float) -> Reply:
+        answer = await predict(self.inference, record, version, began)
+        rows = next(iter(answer.values()))
+        return Reply(
+            200, orjson.dumps(answer, option=FORMAT), rows=len(rows["prediction"] if isinstance(rows, dict) else rows)
+        )
+
     async def _rows(self, record: Mapping[str, Any], version: str | None, began: float) -> Reply:
         request_id = check_rows(record)
         rows = record["rows"]
@@ -116,17 +130,18 @@ class Endpoint:
         if path.startswith(VERSIONS):
             version, _, rest = path.removeprefix(VERSIONS).partition("/")
             path = f"/{rest}" if rest else ""
-        if path not in METHODS or (version is not None and path in WITHOUT_VERSION):
+        if path not in DESCRIBED or (version is not None and path in WITHOUT_VERSION):
             return nothing_at(path)
         if scope["method"] not in ("GET", "HEAD"):
-            return not_allowed(path, scope["method"], METHODS[path])
+            return not_allowed(path, scope["method"], "GET")
         if path in ("/ready", "/live"):
             return self._ready(version)
         if self._permit is not None and (refused := self._permit(scope)) is not None:
             return refused
         if path == "/state":
             return success(await asyncio.to_thread(self.inference.describe))
-        return success(self.inference.metadata(version))
+        metadata = self.inference.metadata(version)
+        return success(status(metadata, version) if path == "/status" else metadata)
 
     def _ready(self, version: str | None) -> Reply:
         said: dict[str, Any] = {"name": self.inference.name, "live": True, "ready": True}

@@ -24,12 +24,10 @@ from lakeloop.ray_jobs.serving.batching import Batches
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
-    described,
     given_of,
+    metadata_of,
     output_names,
     outputs,
-    outputs_of,
-    takes_matrix,
 )
 from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
@@ -130,19 +128,13 @@ class Inference:
         """The protocol's metadata of the endpoint, or of one version of it. NotFound for one that does not serve."""
         loaded = self._loaded()
         arm = loaded.champion if version is None else arm_of(loaded, version, self.name)
-        signature = arm.scorer.signature
+        told = metadata_of(arm.scorer.signature)
         return {
             "name": self.name,
             "versions": [str(arm.version) for arm in loaded.arms],
             "platform": "lakeloop",
-            "inputs": [described(one) for one in signature.inputs],
-            "outputs": outputs_of(signature),
-            "parameters": {
-                "model": loaded.model,
-                "revision": loaded.revision,
-                "matrix": takes_matrix(signature),
-                "classes": ",".join(signature.classes),
-            },
+            **told,
+            "parameters": {**told["parameters"], "model": loaded.model, "revision": loaded.revision},
         }
 
     def describe(self) -> Mapping[str, Any]:

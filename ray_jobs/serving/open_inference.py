@@ -172,11 +172,11 @@ def _flat(name: str, shape: Sequence[int], given: Any) -> list[Any]:
 def _of_binary(name: str, datatype: str, count: int, data: bytes) -> Data:
     if datatype == BYTES:
         return _texts(name, count, data)
-    kind: np.dtype[Any] = NUMPY[datatype]
+    kind = NUMPY[datatype]
     if len(data) != count * kind.itemsize:
         raise Invalid(f"the tensor {name} needs {count * kind.itemsize} bytes of {datatype}, not {len(data)}")
     if datatype == "BOOL":
-        return np.frombuffer(data, np.uint8) != 0
+        return np.frombuffer(data, np.uint8).astype(np.bool_)
     return np.frombuffer(data, kind)
 
 

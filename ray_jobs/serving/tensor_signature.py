@@ -9,6 +9,7 @@ a missing value; a tensor that is not there is looked up, derived, or its defaul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -167,10 +168,28 @@ def datatype_of(one: Input) -> str:
             return "FP32" if one.type.startswith("float32") else "FP64"
 
 
+def metadata_of(signature: Signature) -> Mapping[str, Any]:
+    """Inputs, outputs and parameters as the protocol's metadata names them."""
+    parameters = {
+        "problem": signature.problem,
+        "classes": signature.classes,
+        "matrix": takes_matrix(signature),
+        "example": signature.example,
+    }
+    inputs = [described(one) for one in signature.inputs]
+    return {"inputs": inputs, "outputs": outputs_of(signature), "parameters": parameters}
+
+
 def described(one: Input) -> Mapping[str, Any]:
-    """An input as the protocol's metadata names it; `parameters` says what the protocol has no word for."""
+    """An input; `parameters` says what the protocol has no word for."""
     optional = one.role != "request" or one.nullable or one.default is not None
-    parameters = {"type": one.type, "role": one.role, "optional": optional}
+    parameters: dict[str, Any] = {"type": one.type, "role": one.role, "optional": optional}
+    if one.range is not None:
+        parameters["range"] = [end if math.isfinite(end) else None for end in one.range]
+    if one.values or (one.unseen == "error" and one.categories):
+        parameters["values"] = one.values or one.categories
+    if one.default is not None:
+        parameters["default"] = one.default
     return {"name": one.name, "datatype": datatype_of(one), "shape": [-1], "parameters": parameters}
 
 

@@ -183,7 +183,7 @@ def test_health_metadata_and_state_are_told(caller: Caller) -> None:
         "name": "share",
         "datatype": "FP32",
         "shape": [-1],
-        "parameters": {"type": "float32", "role": "request", "optional": False},
+        "parameters": {"type": "float32", "role": "request", "optional": False, "range": [0, 1]},
     }
     assert [one["name"] for one in metadata["outputs"]] == ["prediction", "decision"]
     state = caller.call("GET", "/state")[1]
