@@ -22,7 +22,7 @@ from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, quoted
 from lakeloop.lakehouse.scoring.loading import signature_of
 from lakeloop.lakehouse.scoring.signature import Signature
-from lakeloop.lakehouse.tables import misfit
+from lakeloop.lakehouse.stored import misfit
 
 
 def open_batch(

@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import grpc
+import grpc.aio
 import orjson
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-import grpc
-import grpc.aio
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
 from lakeloop.ray_jobs.serving.inference_messages import MEDIA_TYPE, MESSAGES, SERVICE, ModelInferRequest, read_message

@@ -144,7 +144,7 @@ def _array(items: Json) -> Json:
 
 
 ERROR = {"description": 'the reason, in {"error": …}', "content": _content(_ref("Error"))}
-FAILURES = {status: ERROR for status in ("400", "404", "405", "408", "413", "415", "503")}
+FAILURES = dict.fromkeys(("400", "404", "405", "408", "413", "415", "503"), ERROR)
 TENSOR: Json = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
