@@ -63,7 +63,7 @@ NEEDED: dict[str, set[str]] = {
     "lakeloop.lakehouse.store.s3": {"boto3"},
     "lakeloop.lakehouse.records": {"pyarrow", "numpy"},
     "lakeloop.lakehouse.tables": {"pyarrow", "numpy", "deltalake"},
-    "lakeloop.lakehouse.journal": {"pyarrow", "numpy", "deltalake"},
+    "lakeloop.lakehouse.journal": {"pyarrow", "numpy"},
     "lakeloop.lakehouse.query.statements": {"duckdb"},
     "lakeloop.lakehouse.query.session": {"duckdb", "pyarrow", "numpy"},
     "lakeloop.lakehouse.query.asking": {"duckdb", "pyarrow", "numpy", "deltalake"},
