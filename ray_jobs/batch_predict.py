@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lakeloop.lakehouse.batch import record
 from lakeloop.lakehouse.batch.opening import open_batch
 from lakeloop.lakehouse.batch.output import Output, finish
 from lakeloop.lakehouse.batch.part import score_part
@@ -75,17 +74,11 @@ def batch_predict(
             output.append(number, part)
             done += batch.parts[number].rows
             watch(done, batch.rows)
-    except NotFound:
-        if not _is_done(lake, request, batch):
+    except NotFound:  # the parts go when all are in the output: another may have finished
+        if output.missing():
             raise
     finish(lake, request, batch)
     return BatchDone(batch, before)
-
-
-def _is_done(lake: Lake, request: BatchRequest, batch: Batch) -> bool:
-    """Whether another finished it, and its parts are gone for that reason."""
-    found = record.newest(lake, request)
-    return found is not None and found[1].id == batch.id and found[1].status == "done"
 
 
 def in_process(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

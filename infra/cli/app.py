@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lakeloop.infra.cli import automation, batch, data, feedback, lakes, models, project, serving, start
+from lakeloop.infra.cli import automation, batch, data, feedback, lakes, models, project, serving, start, tokens
 
 app = typer.Typer(
     name="lakeloop",
@@ -43,5 +43,6 @@ data.register(app)
 models.register(app)
 serving.register(app)
 batch.register(app)
+tokens.register(app)
 feedback.register(app)
 automation.register(app)

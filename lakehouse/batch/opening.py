@@ -151,4 +151,4 @@ def _take_out(lake: Lake, batch: Batch) -> None:
             break
         except (Conflict, Unknown):
             continue
-    pins.release(lake, batch.owner)
+    record.let_go(lake, batch)

@@ -6,7 +6,6 @@ import json
 
 import pyarrow as pa
 
-from lakeloop.lakehouse import pins
 from lakeloop.lakehouse.batch import record
 from lakeloop.lakehouse.batch.part import marked
 from lakeloop.lakehouse.batch.record import PART, TRIES, Batch, BatchRequest
@@ -60,7 +59,8 @@ class Output:
 
 
 def finish(lake: Lake, request: BatchRequest, batch: Batch) -> None:
-    """Say that it is done. Each step may be repeated: a crash between two of them is mended by the next run."""
+    """Say that it is done, last of all: after a crash before that, the next run finds nothing missing and does this
+    again."""
     now = lake.clock()
     row = {
         "batch": batch.id,
@@ -80,6 +80,5 @@ def finish(lake: Lake, request: BatchRequest, batch: Batch) -> None:
         "logged_at": now,
     }
     lake.record("batches", [row], batch.id)
+    record.let_go(lake, batch)
     record.close(lake, request, batch, "done")
-    if batch.features:
-        pins.release(lake, batch.owner)

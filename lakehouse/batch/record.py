@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from lakeloop.lakehouse import pins
 from lakeloop.lakehouse.artifacts import Artifact
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt
@@ -145,9 +146,15 @@ def begin(lake: Lake, request: BatchRequest, batch: Batch, previous: Revision | 
 
 
 def close(lake: Lake, request: BatchRequest, batch: Batch, status: Status) -> None:
-    """A batch is over, and what it staged goes. Safe to repeat, and to do twice."""
+    """A batch is over. Safe to repeat, and to do twice."""
     found = newest(lake, request)
     if found is not None and found[1].id == batch.id and found[1].status == "open":
         revision, there = found
         lake.documents.update(revision, replace(there, status=status).to_json(), f"{batch.id} is {status}")
+
+
+def let_go(lake: Lake, batch: Batch) -> None:
+    """What a batch has staged goes, and what it held is free. Safe to repeat."""
     lake.artifacts.delete(KIND, batch.id)
+    if batch.features:
+        pins.release(lake, batch.owner)

@@ -53,8 +53,6 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "model.gate.rule.sql": NOTHING,
     "model.gate.rule.each": ("", "slice"),
     "model.serving.absent": NOTHING,
-    "model.serving.replicas.min": (1,),
-    "model.serving.timeout": ("1s",),
     "model.serving.rollout.shadow": ("",),
     "model.serving.rollout.canary": ([100],),
     "model.serving.rollout.hold": ("",),

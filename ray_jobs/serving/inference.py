@@ -7,7 +7,6 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
@@ -81,9 +81,11 @@ class Inference:
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        admission: Admission | None = None,
         batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._admission = admission or Admission(Limits())
         self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
@@ -108,14 +110,11 @@ class Inference:
         names = output_names(request.outputs, scorer.signature)
         given = given_of(request.inputs, scorer.signature)
         check_count(given.count)
-        if not scorer.takes_columns(given.columns):
-            answered = answered_rows(await self._answers(given.rows(), chosen))
-        elif given.count > ROWS_INLINE:
-            answered = await asyncio.to_thread(self._score_columns, given, chosen)
-        elif self._batches.gains(scorer):
-            answered = answered_rows(await self._answers(given.rows(), chosen))
+        small = given.count <= ROWS_INLINE
+        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+            answered = await self._admission.run(small, self._score_columns, given, chosen)
         else:
-            answered = self._score_columns(given, chosen)
+            answered = answered_rows(await self._answers(given.rows(), chosen))
         made = outputs(names, answered, scorer.signature)
         parameters = {"revision": chosen.loaded.revision}
         return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
@@ -161,13 +160,11 @@ class Inference:
         return Chosen(loaded, arm, request_id, self._clock(), began)
 
     async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
-        """Score and log rows: in a thread if they are many, with other requests of now if the model gains by it."""
-        scorer = chosen.arm.scorer
-        if len(rows) > ROWS_INLINE:
-            return await asyncio.to_thread(self._score_rows, rows, chosen)
-        if not self._batches.gains(scorer):
-            return self._score_rows(rows, chosen)
-        answers = await self._batches.answer(scorer, rows, chosen.now)
+        """Score and log rows, with other requests of now where the model gains by it."""
+        scorer, small = chosen.arm.scorer, len(rows) <= ROWS_INLINE
+        if not (small and self._batches.gains(scorer)):
+            return await self._admission.run(small, self._score_rows, rows, chosen)
+        answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now)
         self._log_rows(rows, answers, chosen)
         return answers
 
@@ -277,6 +274,8 @@ def status_of(error: LakeloopError) -> int:
             return 403
         case NotFound():
             return 404
+        case TooLate():
+            return 504
         case Unavailable():
             return 503
         case _:

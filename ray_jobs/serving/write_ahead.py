@@ -62,6 +62,11 @@ class Logged:
     latency_ms: float
     rows: Sequence[Mapping[str, Any]]
 
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
     def line(self) -> bytes:
         """JSON; the number of rows comes first, so that rows are counted without parsing them."""
         record = {
@@ -98,6 +103,11 @@ class LoggedColumns:
     own: Mapping[str, Any]
     inputs: Mapping[str, Any]
     given: Sequence[str] = ()
+
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return self.count
 
     def line(self) -> bytes:
         """JSON, the number of rows first, as in `Logged`."""

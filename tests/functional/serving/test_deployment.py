@@ -100,9 +100,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     lake.documents.create("endpoints", "flights.late", body(1))
     with start_local(folder / "ray", serve=True) as cluster:
         from lakeloop.ray_jobs.serving.deployment import deploy
+        from lakeloop.ray_jobs.serving.policy import Policy
 
-        logs = cluster.log_folder
-        with deploy(lake.url, "flights", ["late"], log_folder=logs, replicas=(2, 2), load=loader()) as serving:
+        logs, policies = cluster.log_folder, {"late": Policy(2, 2)}
+        with deploy(lake.url, "flights", ["late"], log_folder=logs, policies=policies, load=loader()) as serving:
             yield Place(lake, serving)
 
 
@@ -165,14 +166,14 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def test_an_endpoint_without_a_document_or_a_champion_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    from lakeloop.ray_jobs.serving.deployment import check_endpoint
+    from lakeloop.ray_jobs.serving.deployment import deploy
 
     lake = open_lake(str(tmp_path))
     with pytest.raises(NotFound, match="no endpoint 'late'"):
-        check_endpoint(lake, "flights", "late")
+        deploy(lake.url, "flights", ["late"], log_folder=tmp_path / "log")
     lake.documents.create("endpoints", "flights.late", {**body(1), "arms": []})
     with pytest.raises(Refused, match="no version answers"):
-        check_endpoint(lake, "flights", "late")
+        deploy(lake.url, "flights", ["late"], log_folder=tmp_path / "log")
 
 
 def test_a_version_is_swapped_under_load_without_a_failed_request(place: Place) -> None:

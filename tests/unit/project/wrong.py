@@ -84,8 +84,6 @@ WRONG: dict[str, Change] = {
     "a stage that is not built: a monitor": {TOML: ('watch    = "inputs"', 'watch    = "online_offline"')},
     "a stage that is not built: a canary": {TOML: ('timeout  = "1s"', "rollout = { canary = [10, 100] }")},
     "a stage that is not built: an environment": {PROJECT: ("schedules = false", 'reads = "prod"')},
-    "a stage that is not built: a timeout": {TOML: ('timeout  = "1s"', 'timeout = "5s"')},
-    "a stage that is not built: no replica": {TOML: ("replicas = { min = 1", "replicas = { min = 0")},
     "a stage that is not built: a log that is not kept": {TOML: ('timeout  = "1s"', 'log = { keep = "30d" }')},
     "a feature of a view that is not online": {
         "features/origin_weather.sql": ("online      = true", "online      = false")
