@@ -41,11 +41,13 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the HTTP server; 0 takes a free one")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    plain: Annotated[bool, typer.Option("--plain", help="Without Ray: a plain HTTP server, for small traffic")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer, with --plain")] = 1,
     lake: LakeOption = None,
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C.
+    """Serve champions over HTTP on Ray (or --plain), from what the lake says, until Ctrl-C.
 
     Rollouts and rollbacks are followed without a restart.
     """
@@ -61,11 +63,17 @@ def serve(
     ]
     if not wanted:
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
+    policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
+    if plain:
+        from lakeloop.infra.cli.plain import serve_plainly
+
+        limits = {model: policy.limits for model, policy in policies.items()}
+        serve_plainly(place, project.name, wanted, limits, host=host, port=port, workers=workers, quiet=quiet)
+        return
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
         from lakeloop.ray_jobs.serving.deployment import deploy
 
-        policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
         with deploy(
             place.lake.url,
             project.name,

@@ -5,9 +5,9 @@ between two.
     handler       for AWS Lambda: events of a function URL or of an HTTP API (payload 2.0). LAKELOOP_LAKE names the
                   lake, LAKELOOP_PROJECT the project when the lake has several
 
-A model is loaded when it is first asked for, and the endpoint's document is looked at again when the last look is older
-than `FOLLOW_S`: so a promotion, a rollback and new snapshots are followed without a thread. What is predicted lies in
-the lake before the answer leaves. Nothing here imports Ray, DuckDB or delta-rs.
+A model is loaded when it is first asked for, and the endpoint's documents are looked at again when the last look is
+older than `FOLLOW_S`: so a promotion, a rollback, new snapshots and revoked tokens are followed without a thread. What
+is predicted lies in the lake before the answer leaves. Nothing here imports Ray, DuckDB or delta-rs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lakeloop.ray_jobs.serving.arms import Loaded
 from lakeloop.ray_jobs.serving.asgi import Message, Receive, Scope, Send, failed, send_reply
 from lakeloop.ray_jobs.serving.direct_log import DirectLog
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
+from lakeloop.ray_jobs.serving.gate import Gate
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_with
 from lakeloop.ray_jobs.serving.server import Server
@@ -61,10 +62,11 @@ def _load_scorer(lake: Lake, project: str, model: str, version: int, snapshots: 
 
 @dataclass(slots=True)
 class _Served:
-    """An endpoint that was asked for. `looked` is when its document was last looked at, by `monotonic`."""
+    """An endpoint that was asked for. `looked` is when its documents were last looked at, by `monotonic`."""
 
     endpoint: Endpoint
     watcher: Watcher
+    gate: Gate
     looked: float
 
 
@@ -92,6 +94,7 @@ class Endpoints(Mapping[str, Endpoint]):
             served = self._served[name] = self._open(name)
         elif self._monotonic() - served.looked >= self._follow_s:
             served.watcher.try_step()
+            served.gate.try_step()
             served.looked = self._monotonic()
         return served.endpoint
 
@@ -113,15 +116,16 @@ class Endpoints(Mapping[str, Endpoint]):
             lambda number: lake.documents.next(KIND, document, number),
             lambda revision, previous: self._load(lake, self._project, name, revision, previous),
         )
+        gate = Gate(lake, self._project, [name])
         inference = Inference(
             self._project,
             name,
             loaded=lambda: watcher.loaded,
             append=self._log.append,
-            state=lambda: {"wanted": watcher.wanted, "error": watcher.error, "process": os.getpid()},
+            state=lambda: {"wanted": watcher.wanted, "error": watcher.error or gate.error, "process": os.getpid()},
             clock=lake.clock,
         )
-        return _Served(Endpoint(inference), watcher, self._monotonic())
+        return _Served(Endpoint(inference, permit=gate.permit(name)), watcher, gate, self._monotonic())
 
 
 class Function:
