@@ -15,8 +15,35 @@ from lakeloop.lakehouse.scoring.loading import SIGNATURE
 from lakeloop.lakehouse.scoring.matrix import Encoder
 from lakeloop.lakehouse.scoring.signature import Input, Signature
 
+FILES = {
+    "lakeloop.toml": 'name = "shop"\nowner = "crm"\n',
+    "sources/sold.toml": 'owner = "crm"\nread = { kind = "landing", format = "csv" }\nevent_time = "seen"\n'
+    '[columns]\nid = "string"\nseen = "timestamp"\nprice = "float64"\n'
+    + "".join(f'x{n} = "float64"\n' for n in range(6)),
+    "models/price.sql": "select id, seen as as_of, x0, x1, x2, x3, x4, x5, price as label, seen as label_known_at "
+    "from sold\n",
+    "models/price.toml": 'problem = "regression"\nlearner = "xgboost"\n[inputs.request]\n'
+    + "".join(f'x{n} = "float64"\n' for n in range(6))
+    + '[split]\nby = "random"\ntest = 0.3\n[search]\nmetric = "rmse"\n',
+}
 INPUTS = tuple(Input(f"x{n}", "request", "float64", "number") for n in range(6))
 EXAMPLE = {f"x{n}": n / 10 for n in range(6)}
+
+
+def numbers(lake: Lake, rows: int) -> None:
+    """The table shop.numbers: an id and six numbers a row, in one commit."""
+    import pyarrow as pa
+
+    def part(begin: int, end: int) -> pa.RecordBatch:
+        values = np.random.default_rng(begin).random((6, end - begin))
+        columns = {f"x{n}": pa.array(values[n]) for n in range(6)}
+        return pa.RecordBatch.from_pydict({"id": pa.array(np.arange(begin, end)), **columns})
+
+    size = 250_000
+    parts = (part(begin, min(begin + size, rows)) for begin in range(0, rows, size))
+    schema = part(0, 1).schema
+    table = lake.tables.open_or_create("shop/numbers", schema)
+    table.append(pa.RecordBatchReader.from_batches(schema, parts))
 
 
 def price_model(

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lakeloop.lakehouse import endpoints
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.serving.plain import PlainServing, serve_plain
 from lakeloop.ray_jobs.serving.replica import Replica
@@ -84,7 +83,7 @@ def test_a_function_answers_where_only_what_its_model_needs_is_installed(lake: L
 
 
 class Place:
-    """A lake with two endpoints, and the server before it."""
+    """A lake with an endpoint, and the server before it."""
 
     def __init__(self, lake: Lake, serving: PlainServing) -> None:
         self.lake, self.serving = lake, serving
@@ -107,10 +106,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("plain")
     lake = open_lake(str(folder / "lake"), who="tester")
     price_model(lake)
-    broken = {"model": "broken", "wanted": 9, "arms": [{"name": "champion", "version": 9, "weight": 10_000}]}
-    lake.documents.create(endpoints.KIND, "shop.broken", {**broken, "barred": [], "snapshots": {}})
-    replicas = [Replica(lake.url, "shop", name, folder / "logs") for name in ("price",)]
-    with serve_plain(replicas, workers=2) as serving:
+    with serve_plain([Replica(lake.url, "shop", "price", folder / "logs")], workers=2) as serving:
         yield Place(lake, serving)
 
 
