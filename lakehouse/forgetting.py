@@ -8,7 +8,6 @@ table it writes to, and leaves out what they tell: either it saw the tombstone, 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakeloop.lakehouse import keys
-from lakeloop.lakehouse.errors import AlreadyExists, Unknown
+from lakeloop.lakehouse.errors import AlreadyExists, NotFound, Unknown
 from lakeloop.lakehouse.store import Store
 
 KIND = "forgotten"
@@ -164,14 +163,14 @@ class Tombstones:
 
     def of(self, values: Mapping[str, str]) -> str:
         """The id of an entity."""
-        return self._hash(json.dumps(sorted(values.items())))
+        return _of(self.key, values)
 
     def of_id(self, example: str) -> str:
         """The hash of an example's id."""
         return self._hash(f"id {example}")
 
     def _hash(self, text: str) -> str:
-        return hmac.new(self.key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return _digest(self.key, text)
 
     def _of_columns(
         self, rows: pa.Table, columns: tuple[str, ...], wanted: frozenset[str], read: Read | None
@@ -240,8 +239,17 @@ def load(store: Store) -> Tombstones:
     )
 
 
+def hashed(key: bytes, column: str, value: Any) -> str | None:
+    """A private value as the prediction log keeps it: the id of the entity that has this value in this one column, so
+    that a tombstone tells it; None for a null, and for NaN."""
+    text = text_of(value)
+    return None if text is None or value != value else _of(key, {column: text})
+
+
 def secret(store: Store) -> bytes:
     """The key of this lake, made when it is first needed."""
+    with suppress(NotFound):
+        return store.get(keys.FORGET_KEY)
     made = secrets.token_bytes(KEY_BYTES)
     with suppress(AlreadyExists, Unknown):
         store.put(keys.FORGET_KEY, made, if_absent=True)
@@ -253,6 +261,14 @@ def only(key: bytes, entity: Entity, ids: Mapping[str, Iterable[str]]) -> Tombst
     one = Tombstones(key)
     hashes = {model: frozenset(found) for model, found in ids.items()}
     return Tombstones(key, {entity.columns: frozenset([one.of(entity.values)])}, hashes)
+
+
+def _of(key: bytes, values: Mapping[str, str]) -> str:
+    return _digest(key, json.dumps(sorted(values.items())))
+
+
+def _digest(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _forms(name: str, value: Any, read: Read | None) -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from lakeloop.lakehouse.prediction_columns import COLUMNS
+
 TEXT, WHOLE, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC")
+COUNTS, REALS = pa.list_(pa.int64()), pa.list_(pa.float64())
 
 
 def _columns(**types: pa.DataType) -> pa.Schema:
@@ -186,6 +189,57 @@ JOURNALS: dict[str, pa.Schema] = {
         who=TEXT,
         logged_at=TIME,
     ),
+    # One row per arm and report; requests, errors and latency (by the bins of rollouts.latency) count since `phase`.
+    "replicas": _columns(
+        replica=TEXT,
+        project=TEXT,
+        endpoint=TEXT,
+        model=TEXT,
+        number=WHOLE,
+        status=TEXT,
+        wanted=WHOLE,
+        revision=WHOLE,
+        error=TEXT,
+        phase=WHOLE,
+        arm=TEXT,
+        version=WHOLE,
+        weight=WHOLE,
+        requests=WHOLE,
+        errors=WHOLE,
+        latency=COUNTS,
+        circuit=TEXT,
+        logged_at=TIME,
+    ),
+    # What a version in the shadow would have answered to a logged prediction, or why it could not.
+    "shadow_predictions": _columns(
+        prediction_id=TEXT,
+        id=TEXT,
+        project=TEXT,
+        model=TEXT,
+        version=WHOLE,
+        champion=WHOLE,
+        revision=WHOLE,
+        as_of=TIME,
+        logged_at=TIME,
+        prediction=REAL,
+        decision=TEXT,
+        scores=REALS,
+        champion_prediction=REAL,
+        champion_decision=TEXT,
+        error=TEXT,
+        source=TEXT,
+    ),
     "events": _columns(kind=TEXT, key=TEXT, logged_at=TIME),
 }
 """Journals with fixed columns. `predictions.<project>.<model>` is typed by the model's signature instead."""
+
+KINDS = {
+    "string": TEXT,
+    "int64": WHOLE,
+    "float64": REAL,
+    "timestamp": TIME,
+    "list<string>": pa.list_(TEXT),
+    "list<float64>": pa.list_(REAL),
+}
+PREDICTIONS = pa.schema([(name, KINDS[kind]) for name, kind in COLUMNS])
+"""The columns of every row of a predictions journal, before those of the model's inputs."""

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from lakeloop.infra.cli import automation, batch, data, feedback, lakes, models, project, serving, start, tokens
+from lakeloop.infra.cli import (
+    automation,
+    batch,
+    data,
+    feedback,
+    lakes,
+    models,
+    project,
+    rollouts,
+    serving,
+    start,
+    tokens,
+)
 
 app = typer.Typer(
     name="lakeloop",
@@ -44,5 +56,6 @@ models.register(app)
 serving.register(app)
 batch.register(app)
 tokens.register(app)
+rollouts.register(app)
 feedback.register(app)
 automation.register(app)

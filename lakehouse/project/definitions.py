@@ -17,6 +17,8 @@ Scalar: TypeAlias = bool | int | float | str
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Aggregate: TypeAlias = Literal["count", "sum", "avg", "min", "max", "stddev", "count_distinct", "first", "last"]
 OnError: TypeAlias = Literal["quarantine", "stop", "warn"]
+Privacy: TypeAlias = Literal["hash", "drop"]
+"""How a value stands in the prediction log: as its hash under the lake's key, or not at all."""
 
 INT_TYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 FLOAT_TYPES = ("float32", "float64")
@@ -61,6 +63,7 @@ class Column:
     matches: str = ""
     unique: bool = False
     on_error: OnError | None = None
+    private: Privacy | None = None
     note: str = ""
 
 
@@ -205,6 +208,7 @@ class RequestInput:
     max: int | None = None
     unseen: Literal["null", "error"] = "null"
     default: Scalar | None = None
+    private: Privacy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,26 +388,40 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The shares of traffic a new version is given, in percent, one after another."""
+    """How a new version takes over: scored beside the log for `shadow`, then given the shares of `canary`, in percent,
+    `hold` apart. `back_if` are rules as texts, which `back_if.parse_back_if` reads: one that holds takes it back."""
 
+    shadow: timedelta | None = None
     canary: tuple[int, ...] = (100,)
+    hold: timedelta | None = None
+    back_if: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionLog:
-    """Which part of the predictions is logged, and for how long."""
+    """Which part of the predictions is logged, how, and for how long.
+
+    `drop` names inputs. "sync" answers when the rows are in the lake. `disk` bounds, in bytes, what waits on a node to
+    be shipped; `on_full` says what happens there.
+    """
 
     sample: float = 1.0
+    drop: tuple[str, ...] = ()
     keep: timedelta = timedelta(days=400)
+    mode: Literal["async", "sync"] = "async"
+    on_full: Literal["refuse", "drop"] = "refuse"
+    disk: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How the endpoint runs. `timeout` bounds one request."""
+    """How the endpoint runs. `timeout` bounds one request; `sticky` names the input whose value keeps its arm ("": the
+    request's id)."""
 
     replicas: Replicas = Replicas()
     timeout: timedelta = timedelta(seconds=1)
     rollout: Rollout = Rollout()
+    sticky: str = ""
     log: PredictionLog = PredictionLog()
 
 

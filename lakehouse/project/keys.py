@@ -42,6 +42,7 @@ COLUMN_NAME: Final = Text(like=COLUMN, expected="a column's name: a letter first
 COLUMN_NAMES: Final = ListOf(COLUMN_NAME, distinct=True)
 TEXTS: Final = ListOf(Text(filled=True), distinct=True)
 ON_ERROR: Final = OneOf(("quarantine", "stop", "warn"))
+PRIVATE: Final = OneOf(("hash", "drop"))
 RANGE: Final = ListOf(Number(), exactly=2)
 
 
@@ -118,7 +119,7 @@ COLUMN_SECTION: Final = Section(
         "matches": Key(Text()),
         "unique": Key(Flag()),
         "on_error": Key(ON_ERROR),
-        "private": Key(OneOf(("hash", "drop")), attr=None),
+        "private": Key(PRIVATE),
         "note": Key(Text()),
     },
 )

@@ -180,9 +180,13 @@ def check_expressions(model: Model, columns: Columns, inputs: Columns, document:
         if one.where:
             _check_expression(one.where, "inputs", inputs, ("BOOLEAN",), path, document)
         _check_columns(one.columns, inputs, path, document)
+    _check_columns(model.serving.log.drop, inputs, ("serving", "log", "drop"), document)
     for i, monitor in enumerate(model.monitors):
         if monitor.columns != ("*",):
-            _check_columns(monitor.columns, inputs, ("monitor", i, "columns"), document)
+            path = ("monitor", i, "columns")
+            _check_columns(monitor.columns, inputs, path, document)
+            for name in set(monitor.columns) & set(model.serving.log.drop):
+                document.problem(path, f'"{name}" is not logged: [serving.log] drop names it')
 
 
 def _check_columns(names: tuple[str, ...], inputs: Columns, path: Path, document: Document) -> None:

@@ -177,9 +177,18 @@ def _positive_duration(text: str) -> timedelta:
     return found
 
 
-def size() -> Parsed:
-    """A size, as bytes; "" is None."""
+def size(*, positive: bool = False) -> Parsed:
+    """A size, as bytes; "" is None, unless it must be `positive`."""
+    if positive:
+        return Parsed(_positive_size, 'a size above 0; write "512MiB" or "2GiB"')
     return Parsed(parse_size, 'a size; write "512MiB" or "2GiB"', or_empty=True)
+
+
+def _positive_size(text: str) -> int:
+    found = parse_size(text)
+    if not found:
+        raise ValueError(text)
+    return found
 
 
 def declared_type() -> Parsed:

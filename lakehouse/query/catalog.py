@@ -25,7 +25,7 @@ from lakeloop.lakehouse.project.definitions import FeatureView, Model, Source
 from lakeloop.lakehouse.query.document_rows import document_rows
 from lakeloop.lakehouse.query.foreign import scan_delta, scan_parquet, select_declared
 from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, Stored, Union, literal, quoted, timestamp
-from lakeloop.lakehouse.records import JOURNALS
+from lakeloop.lakehouse.records import JOURNALS, PREDICTIONS
 from lakeloop.lakehouse.segments import SEGMENT
 from lakeloop.lakehouse.store import Location
 from lakeloop.lakehouse.stored import duckdb_type
@@ -359,16 +359,16 @@ class LakeCatalog:
         wanted = {field.name: duckdb_type(field.type) for field in JOURNALS[name]}
         return self._table(f"lakeloop/{name}", wanted, version)
 
-    def _journal(self, name: str, schema: pa.Schema | None) -> Relation:
+    def _journal(self, name: str, schema: pa.Schema) -> Union:
         snapshot, parts = self._lake.journal(name).snapshot(), list[Stored | pa.Table]()
         if snapshot.table is not None:
             parts.append(Stored(self._lake.tables.uri(f"lakeloop/{name}"), snapshot.table.version))
         if snapshot.pending is not None:
             parts.append(snapshot.pending)
         there = [name for part in (snapshot.table, snapshot.pending) if part is not None for name in part.schema.names]
-        if schema is not None and not {*there} >= {*schema.names}:  # each part of a union costs time
+        if not {*there} >= {*schema.names}:  # each part of a union costs time
             parts.append(schema.append(pa.field(SEGMENT, pa.string())).empty_table())
-        return Union(tuple(parts)) if parts else Query("select null::VARCHAR as prediction_id where false")
+        return Union(tuple(parts))
 
     def _prediction_journals(self) -> list[str]:
         store = self._lake.store
@@ -384,10 +384,10 @@ class LakeCatalog:
         parts = []
         for name in journals:
             if name in there:
-                part = self._part(name, self._journal(name, None))
+                part = self._part(name, self._journal(name, PREDICTIONS))
                 parts.append(f"select * from {quoted(part)}")
         if not parts:
-            return empty_predictions()
+            return PREDICTIONS.empty_table()
         return Query(
             f"select * from ({' union all by name '.join(parts)}) qualify row_number() over ("
             "partition by project, model, prediction_id order by logged_at desc) = 1"
@@ -484,25 +484,3 @@ def arrow_type(duckdb_type: str) -> pa.DataType:
     if duckdb_type.endswith("[]"):
         return pa.list_(arrow_type(duckdb_type[:-2]))
     return ARROW_TYPES.get(duckdb_type, pa.string())
-
-
-def empty_predictions() -> pa.Table:
-    """The columns that every prediction has, without rows."""
-    text, real = pa.string(), pa.float64()
-    names = {
-        "prediction_id": text,
-        "request_id": text,
-        "id": text,
-        "as_of": pa.timestamp("us", "UTC"),
-        "logged_at": pa.timestamp("us", "UTC"),
-        "project": text,
-        "model": text,
-        "version": pa.int64(),
-        "arm": text,
-        "prediction": real,
-        "decision": text,
-        "latency_ms": real,
-        "revision": pa.int64(),
-        "ages": text,
-    }
-    return pa.schema(list(names.items())).empty_table()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -105,17 +106,21 @@ class Scorer:
         wanted = {one.name for one in signature.named("feature")}
         self._uses = [_Use(use, [(c, n) for c, n in use.columns if n in wanted]) for use in signature.views]
 
-    def answer(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[Answer]:
-        """Answers in the order of the rows, or one Invalid for all that is wrong with them.
+    def answer(
+        self, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None
+    ) -> list[Answer]:
+        """Answers in the order of the rows, or one Invalid for all that is wrong with them. `marks` gets the moments,
+        by `perf_counter`, at which all rows were checked, and were looked up and derived.
 
         A row is flat: the request's inputs, optional `id` and `as_of` (default: now). A feature or derived input that
         the row gives wins; what it does not give is looked up as of `as_of`, or derived.
         """
-        return self.finish([self.prepare(rows, now)])[0]
+        return self.finish([self.prepare(rows, now, marks)])[0]
 
-    def prepare(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> Prepared:
+    def prepare(self, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None) -> Prepared:
         """All of `answer` that comes before the model. Invalid as there."""
         typed = self._reader.check(rows)
+        checked = perf_counter()
         moments, ages, absent = [], [], []
         for place, (row, values) in enumerate(zip(rows, typed, strict=True)):
             given = row.get("as_of")
@@ -126,6 +131,8 @@ class Scorer:
             moments.append(as_of)
             ages.append(found_ages)
             absent.append(found_absent)
+        if marks is not None:
+            marks += (checked, perf_counter())
         return Prepared(rows, typed, moments, ages, absent)
 
     def finish(self, requests: Sequence[Prepared]) -> list[list[Answer]]:
@@ -155,12 +162,16 @@ class Scorer:
         """Whether a request that gives these inputs leaves nothing to look up or to derive."""
         return self._stored <= set(names)
 
-    def answer_columns(self, columns: Mapping[str, Column], count: int) -> ColumnAnswers:
+    def answer_columns(
+        self, columns: Mapping[str, Column], count: int, marks: list[float] | None = None
+    ) -> ColumnAnswers:
         """Answers to `count` rows given as columns, with no object per row. Only where `takes_columns`.
 
         Invalid as `answer`.
         """
         read = self._columns.read(columns, count)
+        if marks is not None:
+            marks += [perf_counter()] * 2
         predictions = self.predict(read.matrix)
         return ColumnAnswers(predictions, self.decide(predictions), read.values)
 

@@ -110,7 +110,8 @@ def _go_on(started: Coroutine[Any, Any, bytes], waiting_for: Any) -> Generator[A
     """Await a coroutine that has run as far as its first wait, for `waiting_for`."""
     try:
         yield waiting_for
-        return (yield from started)
+        body: bytes = yield from started
+        return body
     finally:
         started.close()
 

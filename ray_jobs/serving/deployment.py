@@ -27,6 +27,7 @@ from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import wanted_arms
 from lakeloop.ray_jobs.serving.asgi import ASGIApp
 from lakeloop.ray_jobs.serving.counts import clear
+from lakeloop.ray_jobs.serving.front import Front
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.metrics import metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
@@ -48,6 +49,7 @@ class Serving:
     endpoints: tuple[str, ...]
     shipper: Any
     deployed: Mapping[str, Deployed]
+    front: Front
     failed: dict[str, str] = field(default_factory=dict)
 
     def change(self, endpoint: str, policy: Policy, *, code: str = "", ready_s: float = READY_S) -> None:
@@ -76,6 +78,11 @@ class Serving:
     def endpoint_url(self, endpoint: str) -> str:
         return f"{self.url}/v2/models/{endpoint}"
 
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC listens; empty when it does not."""
+        return f"{self.front.host}:{self.front.grpc_port}" if self.front.grpc_port is not None else ""
+
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until no logged prediction is left on this node; False when time was over first.
 
@@ -97,8 +104,8 @@ class Serving:
 
         False when prediction rows were left on the disk.
         """
-        for endpoint in self.endpoints:
-            serve.delete(application(self.project, endpoint))
+        for name in (self.front.application, *(application(self.project, endpoint) for endpoint in self.endpoints)):
+            serve.delete(name)
         shipped = self.drain(timeout_s)
         ray.get(self.shipper.close.remote())
         ray.kill(self.shipper)
@@ -124,12 +131,14 @@ def deploy(
     policies: Mapping[str, Policy] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    grpc_port: int | None = None,
     load: LoadEndpoint = load_endpoint,
     code: str = "",
     ready_s: float = READY_S,
 ) -> Serving:
-    """Serve endpoints on the cluster this process is connected to, and wait until each answers. Port 0: any free one.
+    """Serve endpoints on the cluster this process is connected to, and wait until each answers.
 
+    A port of 0 is any free one; without a `grpc_port` there is HTTP alone.
     An endpoint without a policy has one replica. What does not start is in `failed`. When none does, the first one's
     error is raised: NotFound or Refused for one without a document or a champion, Unavailable for one whose replica
     does not come up.
@@ -140,6 +149,7 @@ def deploy(
         raise next(iter(refused.values()), NotFound("no endpoint is named", todo="name one"))
     clear(metrics_folder(log_folder))
     port = port or free_ports(1)[0]
+    grpc_port = free_ports(1)[0] if grpc_port == 0 else grpc_port
     start_serve(host, port)
     policies, code = policies or {}, code or code_version()
     deployed = {}
@@ -148,13 +158,16 @@ def deploy(
         replica = Replica(lake_url, project, name, log_folder, load, policy.limits)
         deployed[name] = Deployed(replica, policy, code)
     failed = {name: str(error) for name, error in refused.items()}
-    serving = Serving(
-        f"http://{host}:{port}", project, tuple(endpoints), start_shipper(lake_url, log_folder), deployed, failed
-    )
+    asleep = frozenset(name for name, one in deployed.items() if one.policy.least == 0)
+    front = Front(tuple(endpoints), asleep, log_folder, host, port, grpc_port)
+    shipper = start_shipper(lake_url, log_folder)
+    serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper, deployed, front, failed)
     try:
         targets = [one for name, one in deployed.items() if name not in refused]
-        run_applications(targets)
-        serving.failed |= wait_ready(serving.url, targets, ready_s)
+        run_applications([*targets, front])
+        serving.failed |= wait_ready(serving.url, [*targets, front], ready_s)
+        if front.name in serving.failed:
+            raise Unavailable(f"the front does not start: {serving.failed[front.name]}", todo="choose other ports")
         if len(serving.failed) == len(endpoints):
             name, reason = next(reversed(serving.failed.items()))
             raise Unavailable(f"the endpoint {name} does not start: {reason}", todo="see the reason, then deploy again")
@@ -211,14 +224,18 @@ class Deployed:
     def route(self) -> str:
         return f"/v2/models/{self.replica.endpoint}"
 
+    @property
+    def ready_path(self) -> str:
+        return f"{self.route}/ready"
+
     def target(self) -> serve.RunTarget:
         code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}".encode()).hexdigest()[:16]
         deployment = serve.deployment(serve.ingress(builder(self.replica))()).options(**self.policy.options(code))
         return serve.RunTarget(deployment.bind(), self.application, route_prefix=self.route)
 
 
-def run_applications(targets: Sequence[Deployed]) -> None:
-    """Ask Serve for endpoints, or for changes of them; they come up in the background, side by side."""
+def run_applications(targets: Sequence[Deployed | Front]) -> None:
+    """Ask Serve for applications, or for changes of them; they come up in the background, side by side."""
     asked = [target.target() for target in targets]
     serve.run_many(asked, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 

@@ -41,6 +41,7 @@ from lakeloop.ray_jobs.serving.asgi import (
 from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id, new_id
 from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split, write_response
 from lakeloop.ray_jobs.serving.tensorflow_serving import predict, status
+from lakeloop.ray_jobs.serving.tracing import follow
 
 DESCRIBED = ("", "/ready", "/live", "/state", "/status")
 VERSIONS = "/versions/"
@@ -70,6 +71,7 @@ class Endpoint:
         """The reply to a request for a path under the endpoint's own. Never raises what a request can cause."""
         began = time.perf_counter()
         counted = path.endswith(ASKS)
+        follow(scope["headers"])
         try:
             reply = await (self._infer(path, scope, receive, began) if counted else self._describe(path, scope))
         except LakeloopError as error:

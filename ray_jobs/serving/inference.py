@@ -7,10 +7,11 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,10 +30,13 @@ from lakeloop.ray_jobs.serving.tensor_signature import (
     output_names,
     outputs,
 )
-from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse, Parameter, Tensor
+from lakeloop.ray_jobs.serving.tracing import TRACE
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lakeloop.lakehouse.scoring.scorer import Answer
 
 MOST_ROWS = 10_000
@@ -45,15 +49,52 @@ Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
 
 
+Append: TypeAlias = "Callable[[Shape, Logged | LoggedColumns], Future[None] | None]"
+"""Logs a request, or raises Unavailable. What it returns must be done, too, before the answer leaves."""
+COMMIT_S = 10.0
+"""So long an answer waits for the lake at most, where the log is `sync`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`.
+
+    `places`: which of the request's rows, where others are another arm's; None for all of them.
+    """
 
     loaded: Loaded
     arm: Arm
     request_id: str
     now: datetime
     began: float
+    places: Sequence[int] | None = None
+    marks: list[float] = field(default_factory=list)
+    """When its rows were checked, and looked up and derived."""
+    written: list[Future[None]] = field(default_factory=list)
+    """What must be done, too, before the answer leaves."""
+
+    def about(self, by: Arm) -> Mapping[str, Any]:
+        """What the log says of the request beside its rows, which `by` has just answered."""
+        answered, loaded = time.perf_counter(), self.loaded
+        checked, looked_up = self.marks[-2:]
+        return {
+            "request_id": self.request_id,
+            "at": self.now,
+            "model": loaded.model,
+            "version": by.version,
+            "arm": by.name,
+            "revision": loaded.revision,
+            "latency_ms": (answered - self.began) * 1000,
+            "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
+            "answered": answered,
+            "feature_versions": loaded.feature_versions,
+            "trace_id": TRACE.get(),
+        }
+
+    async def committed(self) -> None:
+        """Wait until what was logged is where it must be."""
+        for one in self.written:
+            await committed(one)
 
 
 class TooLarge(Invalid):
@@ -77,7 +118,7 @@ class Inference:
         name: str,
         *,
         loaded: Callable[[], Loaded],
-        append: Callable[[Shape, Logged | LoggedColumns], None],
+        append: Append,
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
@@ -91,33 +132,53 @@ class Inference:
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
-        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        chosen = self._choose(request_id, version, began)
-        answers = await self._answers(rows, chosen)
+        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`.
+
+        Rows whose keys have several arms name the version of each; the request's is then the champion's.
+        """
+        loaded = self._loaded()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        answers, versions = await self._answers(rows, parts)
+        mixed = len(set(versions)) > 1
+        said = [_public(answer) for answer in answers]
         return {
             "id": request_id,
-            "model": chosen.loaded.model,
-            "version": chosen.arm.version,
-            "revision": chosen.loaded.revision,
-            "rows": [_public(answer) for answer in answers],
+            "model": loaded.model,
+            "version": loaded.champion.version if mixed else versions[0],
+            "revision": loaded.revision,
+            "rows": [{**one, "version": by} for one, by in zip(said, versions, strict=True)] if mixed else said,
         }
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
-        """The answer to tensors (tensor_signature.py says which)."""
-        request_id = checked_id(request.id)
-        chosen = self._choose(request_id, version, time.perf_counter())
-        scorer = chosen.arm.scorer
-        names = output_names(request.outputs, scorer.signature)
-        given = given_of(request.inputs, scorer.signature)
-        check_count(given.count)
-        small = given.count <= ROWS_INLINE
-        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
-            answered = await self._admission.run(small, self._score_columns, given, chosen)
-        else:
-            answered = answered_rows(await self._answers(given.rows(), chosen))
-        made = outputs(names, answered, scorer.signature)
-        parameters = {"revision": chosen.loaded.revision}
-        return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
+        """The answer to tensors (tensor_signature.py says which).
+
+        Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
+        the rows.
+        """
+        request_id, loaded, began = checked_id(request.id), self._loaded(), time.perf_counter()
+        signature, rows = loaded.champion.scorer.signature, list[Row]()
+        if version is None and len(loaded.arms) > 1:  # only then does it matter which row is whose
+            given = given_of(request.inputs, signature)
+            check_count(given.count)
+            rows = given.rows()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        parameters: dict[str, Parameter] = {"revision": loaded.revision}
+        if len(parts) == 1:
+            arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            await parts[0].committed()
+            return InferResponse(self.name, str(arm.version), request_id, made, parameters)
+        names = output_names(request.outputs, signature)
+        answers, versions = await self._answers(rows, parts)
+        if len(set(versions)) > 1:
+            parameters["versions"] = ",".join(map(str, versions))
+        by = versions[0] if len(set(versions)) == 1 else loaded.champion.version
+        return InferResponse(
+            self.name, str(by), request_id, outputs(names, answered_rows(answers), signature), parameters
+        )
 
     def checked(self, version: str) -> str:
         """The same version, or NotFound when it does not serve here."""
@@ -152,71 +213,112 @@ class Inference:
     def _described(self, arm: Arm) -> Mapping[str, Any]:
         gain = self._batches.gain(arm.scorer)
         batching = {} if gain is None else {"batching": gain.describe()}
-        return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
+        told = {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
+        return {**told, **batching}
 
-    def _choose(self, request_id: str, version: str | None, began: float) -> Chosen:
-        loaded = self._loaded()
-        arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        return Chosen(loaded, arm, request_id, self._clock(), began)
+    def _choose(
+        self,
+        loaded: Loaded,
+        request_id: str,
+        version: str | None,
+        began: float,
+        count: int,
+        key: Callable[[int], str],
+    ) -> list[Chosen]:
+        """Who answers which rows; `key` gives the key of the row at a place. One version is asked for by name."""
+        now = self._clock()
+        if version is not None:
+            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began)]
+        if len(loaded.arms) == 1:
+            return [Chosen(loaded, loaded.arms[0], request_id, now, began)]
+        parts = loaded.split(self.name, count, key)
+        if len(parts) == 1:
+            return [Chosen(loaded, parts[0][0], request_id, now, began)]
+        return [Chosen(loaded, arm, request_id, now, began, places) for arm, places in parts]
 
-    async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
-        """Score and log rows, with other requests of now where the model gains by it."""
-        scorer, small = chosen.arm.scorer, len(rows) <= ROWS_INLINE
-        if not (small and self._batches.gains(scorer)):
-            return await self._admission.run(small, self._score_rows, rows, chosen)
-        answers = await self._admission.share(self._batches.answer, scorer, rows, chosen.now)
-        self._log_rows(rows, answers, chosen)
+    async def _infer(self, request: InferRequest, chosen: Chosen, by: Arm) -> tuple[Tensor, ...]:
+        """The outputs of one arm for a whole request."""
+        scorer = by.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        small = given.count <= ROWS_INLINE
+        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+            answered = await self._admission.run(small, self._score_columns, given, chosen, by)
+        else:
+            answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
+        return outputs(names, answered, scorer.signature)
+
+    async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
+        """The answers and their versions, in the order of the rows, after all of them are logged."""
+        if len(parts) == 1:
+            arm, answers = await self._answer(rows, parts[0])
+            await parts[0].committed()
+            return answers, [arm.version] * len(rows)
+        scored = []
+        for chosen in parts:
+            own = [rows[place] for place in chosen.places or ()]
+            arm, answers = await self._answer(own, chosen)
+            scored.append((chosen, arm, own, answers))
+        by_place: dict[int, tuple[Answer, int]] = {}
+        for chosen, arm, own, answers in scored:  # nothing of a request is logged before all of it is answered
+            self._log_rows(own, answers, chosen, arm)
+            for place, answer in zip(chosen.places or (), answers, strict=True):
+                by_place[place] = answer, arm.version
+        for chosen in parts:
+            await chosen.committed()
+        ordered = [by_place[place] for place in range(len(rows))]
+        return [answer for answer, _ in ordered], [by for _, by in ordered]
+
+    async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
+        """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
+        return await chosen.loaded.answer_soon(chosen.arm, lambda by: self._score_soon(rows, chosen, by))
+
+    async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        """With other requests of now where the model gains by it."""
+        small = len(rows) <= ROWS_INLINE
+        if not (small and self._batches.gains(by.scorer)):
+            return await self._admission.run(small, self._score_rows, rows, chosen, by)
+        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now, chosen.marks)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
         return answers
 
-    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
-        answers = chosen.arm.scorer.answer(rows, chosen.now)
-        self._log_rows(rows, answers, chosen)
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        answers = by.scorer.answer(rows, chosen.now, chosen.marks)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
         return answers
 
-    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> None:
-        loaded, arm = chosen.loaded, chosen.arm
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
-        shape, store = self._columns(arm)
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen, by: Arm) -> None:
+        about = chosen.about(by)
+        shape, store = self._columns(by)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
-        self._append(
-            shape,
-            Logged(
-                chosen.request_id,
-                chosen.now,
-                loaded.model,
-                arm.version,
-                arm.name,
-                loaded.revision,
-                latency_ms,
-                logged,
-            ),
-        )
+        if chosen.places is not None:
+            logged = [{**one, "number": place} for one, place in zip(logged, chosen.places, strict=True)]
+        self._write(shape, Logged(**about, rows=logged), chosen)
 
-    def _score_columns(self, given: Given, chosen: Chosen) -> Answered:
+    def _score_columns(self, given: Given, chosen: Chosen, by: Arm) -> Answered:
         """Score and log columns that are complete."""
-        loaded, arm = chosen.loaded, chosen.arm
-        answers = arm.scorer.answer_columns(given.columns, given.count)
+        answers = by.scorer.answer_columns(given.columns, given.count, chosen.marks)
         moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
-        latency_ms = (time.perf_counter() - chosen.began) * 1000
-        shape, store = self._columns(arm)
+        about = chosen.about(by)
+        shape, store = self._columns(by)
         own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
-        self._append(
-            shape,
-            LoggedColumns(
-                chosen.request_id,
-                chosen.now,
-                loaded.model,
-                arm.version,
-                arm.name,
-                loaded.revision,
-                latency_ms,
-                given.count,
-                {**own, **scores_of(answers.predictions)},
-                answers.inputs,
-                [name for name in given.columns if name in store],
-            ),
+        logged = LoggedColumns(
+            **about,
+            count=given.count,
+            own={**own, **scores_of(answers.predictions)},
+            inputs=answers.inputs,
+            given=[name for name in given.columns if name in store],
         )
+        self._write(shape, logged, chosen)
         return Answered(answers.predictions, answers.decisions, moments, given.ids)
+
+    def _write(self, shape: Shape, logged: Logged | LoggedColumns, chosen: Chosen) -> None:
+        written = self._append(shape, logged)
+        if written is not None:
+            chosen.written.append(written)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -226,6 +328,17 @@ class Inference:
             shape = Shape(self.project, self.name, tuple((one.name, one.type) for one in inputs))
             found = self._shapes[arm.version] = shape, frozenset(one.name for one in inputs if one.role != "request")
         return found
+
+
+async def committed(written: Future[None]) -> None:
+    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",
+            todo="send the request again, with the same id",
+        ) from error
 
 
 def new_id() -> str:

@@ -10,47 +10,28 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from lakeloop.lakehouse.errors import Corrupt
+from lakeloop.lakehouse.prediction_columns import COLUMNS
 from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-FIXED: tuple[tuple[str, str], ...] = (
-    ("prediction_id", "string"),
-    ("request_id", "string"),
-    ("id", "string"),
-    ("as_of", "timestamp"),
-    ("logged_at", "timestamp"),
-    ("project", "string"),
-    ("model", "string"),
-    ("version", "int64"),
-    ("arm", "string"),
-    ("prediction", "float64"),
-    ("decision", "string"),
-    ("scores", "list<float64>"),
-    ("latency_ms", "float64"),
-    ("revision", "int64"),
-    ("ages", "string"),
-    ("absent", "list<string>"),
-    ("given", "list<string>"),
-)
-"""The columns of every prediction row, with FORMAT's type names; the inputs' columns follow."""
-
-
+NAMES = frozenset(name for name, _ in COLUMNS)
 COMMON = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
-"""What a line says once for all of its rows."""
+COMMON_SINCE = ("log_ms", "trace_id", "sample_rate")
+"""What a line says once for all of its rows; the latter not in a piece of an older release."""
+OF_ROW = ("id", "as_of", "prediction", "decision", "scores", "absent", "given")
 
 
 def prediction_schema(shape: Shape) -> pa.Schema:
     """The fixed columns, then one for each input by its name: `<name>_input` where a fixed column is named so."""
     import pyarrow as pa
 
-    fixed = [(name, stored_type(kind)) for name, kind in FIXED]
+    fixed = [(name, stored_type(kind)) for name, kind in COLUMNS]
     return pa.schema(fixed + [(input_column(name), stored_type(kind)) for name, kind in shape.inputs])
 
 
 def input_column(name: str) -> str:
-    return f"{name}_input" if any(name == fixed for fixed, _ in FIXED) else name
+    return f"{name}_input" if name in NAMES else name
 
 
 def stored_type(kind: str) -> pa.DataType:
@@ -104,8 +85,7 @@ def _table_of_line(shape: Shape, schema: pa.Schema, line: Mapping[str, Any]) -> 
     import pyarrow as pa
 
     count = int(line["n"])
-    same = {name: line[name] for name in COMMON} | {"project": shape.project, "ages": "{}"}
-    same |= {"given": line["given"], "absent": []}
+    same = {**_common(shape, line), "ages": "{}", "given": line["given"], "absent": []}
     own: dict[str, Any] = {input_column(name): line["inputs"].get(name) for name, _ in shape.inputs}
     own |= {"prediction_id": [f"{line['request_id']}#{number}" for number in range(count)], **line["columns"]}
     if not isinstance(own.get("as_of"), list):
@@ -130,19 +110,23 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = {name: line[name] for name in COMMON}
+    common = _common(shape, line)
     for number, row in enumerate(line["rows"]):
-        own = {name: row.get(name) for name in ("id", "as_of", "prediction", "decision", "scores", "absent", "given")}
+        own = {name: row.get(name) for name in OF_ROW}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
-        ages = orjson.dumps(row.get("ages") or {}, option=orjson.OPT_SORT_KEYS).decode()
-        yield {
-            **inputs,
-            **common,
-            **own,
-            "prediction_id": f"{line['request_id']}#{number}",
-            "project": shape.project,
-            "ages": ages,
-        }
+        own["prediction_id"] = f"{line['request_id']}#{row.get('number', number)}"
+        yield {**inputs, **common, **own, "ages": _text(row.get("ages") or {})}
+
+
+def _common(shape: Shape, line: Mapping[str, Any]) -> dict[str, Any]:
+    common = {name: line[name] for name in COMMON} | {name: line.get(name) for name in COMMON_SINCE}
+    read, lookup, predict = line.get("parts_ms") or (None, None, None)
+    common |= {"read_ms": read, "lookup_ms": lookup, "predict_ms": predict}
+    return {**common, "project": shape.project, "feature_versions": _text(line.get("feature_versions"))}
+
+
+def _text(by_name: Mapping[str, Any] | None) -> str | None:
+    return None if by_name is None else orjson.dumps(by_name, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _stored(value: Any, kind: pa.DataType) -> Any:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.lake import open_lake
@@ -24,8 +24,13 @@ from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.limits import Admission, Limits
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
+from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
+from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape, WriteAhead, pending
+from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SEAL_S = 0.1
 TELL_S = 1.0
@@ -51,8 +56,11 @@ class ReplicaApp:
 
     def __init__(self, replica: Replica) -> None:
         lake = open_lake(replica.lake_url)
-        self._clock, self._log_folder = lake.clock, replica.log_folder
+        self._clock = lake.clock
+        self._backlog = Backlog(replica.log_folder)
         self._log = WriteAhead(replica.log_folder)
+        self._commits = Commits(self._log, lake.journal)
+        self._recorder = Recorder(self._log, self._loaded, self._commits)
         document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
         self._watcher = Watcher(
             lake.documents.get(KIND, document),
@@ -60,6 +68,7 @@ class ReplicaApp:
             lambda revision, previous: batches.learn(
                 replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
             ),
+            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
@@ -112,6 +121,7 @@ class ReplicaApp:
             self._admission.lag_s = now - due
             if now - told >= TELL_S:
                 self._tell()
+                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
                 told = now
 
     def _tell(self) -> None:
@@ -121,7 +131,7 @@ class ReplicaApp:
             loaded=watcher.loaded,
             wanted=watcher.wanted,
             failing=bool(watcher.error or self._gate.error),
-            dropped=0,
+            dropped=self._recorder.dropped,
             now=self._clock(),
         )
 
@@ -131,12 +141,14 @@ class ReplicaApp:
             self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
         self._watcher.close()
         self._gate.close()
+        self._commits.close()
         self._log.close()
         self._metrics.close()
 
-    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> None:
-        self._log.append(shape, request)
-        self._metrics.scored(request.arm, request.version, request.size)
+    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
+        written = self._recorder.append(shape, request)
+        self._metrics.scored(request.arm, request.version, request.count)
+        return written
 
     def _loaded(self) -> Loaded:
         return self._watcher.loaded
@@ -146,6 +158,7 @@ class ReplicaApp:
         return {
             "wanted": watcher.wanted,
             "error": watcher.error or gate.error,
-            "pending": pending(self._log_folder),
+            "pending": self._backlog.rows(),
+            "dropped": self._recorder.dropped,
             "process": os.getpid(),
         }

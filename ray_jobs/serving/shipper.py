@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Denied, Invalid, LakeloopError, Unavailable, Unknown
 from lakeloop.ray_jobs.serving.prediction_rows import prediction_table
-from lakeloop.ray_jobs.serving.write_ahead import adopt, pending, read_piece, sealed_pieces, segment_of
+from lakeloop.ray_jobs.serving.write_ahead import Backlog, adopt, read_piece, sealed_pieces, segment_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,21 +54,29 @@ def ship(folder: Path, journal: Callable[[str], Journal]) -> Round:
     pieces = rows = rejected = 0
     for path in sealed_pieces(folder):
         try:
-            piece = read_piece(path)
-            table = prediction_table(piece)
-            journal(piece.shape.journal).append(table, segment=segment_of(path))
+            rows += ship_piece(path, journal)
         except (Unavailable, Unknown, Denied) as error:
             return Round(pieces, rows, rejected, stopped=str(error))
         except FileNotFoundError:  # another shipper's
             continue
         except (Corrupt, Invalid, Conflict) as error:
             log.error("the prediction log %s cannot be shipped and is set aside: %s", path, error)
-            path.rename(path.with_name(path.name + REJECTED))
+            with suppress(FileNotFoundError):
+                path.rename(path.with_name(path.name + REJECTED))
             rejected += 1
             continue
-        path.unlink(missing_ok=True)
-        pieces, rows = pieces + 1, rows + table.num_rows
+        pieces += 1
     return Round(pieces, rows, rejected)
+
+
+def ship_piece(path: Path, journal: Callable[[str], Journal]) -> int:
+    """One sealed piece into its journal; then its file goes. Returns its rows. FileNotFoundError when another has
+    shipped it."""
+    piece = read_piece(path)
+    table = prediction_table(piece)
+    journal(piece.shape.journal).append(table, segment=segment_of(path))
+    path.unlink(missing_ok=True)
+    return int(table.num_rows)
 
 
 class Shipper:
@@ -75,7 +84,7 @@ class Shipper:
 
     def __init__(self, folder: Path, journal: Callable[[str], Journal]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._journal = folder, journal
+        self._folder, self._journal, self._backlog = folder, journal, Backlog(folder)
         self._closing = threading.Event()
         self._stopped = ""
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
@@ -83,7 +92,7 @@ class Shipper:
 
     def state(self) -> Mapping[str, Any]:
         """Rows that wait, and why they do when the store is away."""
-        waiting = pending(self._folder)
+        waiting = self._backlog.rows()
         return {"pending": waiting, "stopped": self._stopped, "alive": self._thread.is_alive(), "process": os.getpid()}
 
     def close(self) -> None:

@@ -192,7 +192,7 @@ def test_health_metadata_and_state_are_told(caller: Caller) -> None:
 
 def test_a_model_that_breaks_is_500_with_an_error_and_nothing_is_logged(caller: Caller, loaded: Any) -> None:
     class Broken:
-        def answer(self, rows: Any, now: Any) -> Any:
+        def answer(self, rows: Any, now: Any, marks: Any = None) -> Any:
             raise ZeroDivisionError
 
     caller.loaded = Loaded("late", 5, (Arm("champion", 3, 10_000, Broken()),))  # type: ignore[arg-type]
@@ -211,10 +211,10 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
     class Slow:
         signature = whole.signature
 
-        def answer(self, rows: Any, at: datetime) -> Any:
+        def answer(self, rows: Any, at: datetime, marks: list[float]) -> Any:
             entered.set()
             assert released.wait(30)
-            return whole.answer(rows, at)
+            return whole.answer(rows, at, marks)
 
     serving = Loaded("late", 5, (Arm("champion", 3, 10_000, Slow()),))  # type: ignore[arg-type]
     endpoint = Endpoint(
@@ -236,7 +236,7 @@ def test_health_is_answered_while_many_rows_are_scored(loaded: Callable[..., Loa
     async def both() -> tuple[int, int]:
         body = json.dumps({"rows": [ROW] * (ROWS_INLINE + 1)}).encode()
         scoring = asyncio.create_task(one("POST", "/infer", body))
-        while not entered.is_set():
+        while not entered.is_set() and not scoring.done():
             await asyncio.sleep(0.001)
         health = await one("GET", "/ready", b"")
         released.set()

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from lakeloop.lakehouse.errors import Corrupt
+from lakeloop.lakehouse.prediction_columns import COLUMNS
 from lakeloop.lakehouse.project.model_rules import RESERVED_INPUTS
-from lakeloop.ray_jobs.serving.prediction_rows import FIXED, prediction_schema, prediction_table, stored_type
+from lakeloop.ray_jobs.serving.prediction_rows import prediction_schema, prediction_table, stored_type
 from lakeloop.ray_jobs.serving.write_ahead import (
     Logged,
     LoggedColumns,
@@ -117,7 +118,7 @@ def test_a_value_of_another_type_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_no_input_may_be_named_as_a_column_of_the_log() -> None:
-    assert {name for name, _ in FIXED} <= RESERVED_INPUTS
+    assert {name for name, _ in COLUMNS} <= RESERVED_INPUTS
 
 
 def test_columns_are_stored_as_the_same_rows_would_be(tmp_path: Path) -> None:
