@@ -23,9 +23,9 @@ class DirectLog:
         self._journal, self._writer = journal, writer
         self._number, self._lock = 0, threading.Lock()
 
-    def append(self, shape: Shape, request: Logged | LoggedColumns) -> None:
-        """One request's rows as a segment of their journal. Unavailable: they may be in the lake or not; the same
-        request may be sent again, since a prediction counts by its id."""
+    def append(self, shape: Shape, request: Logged | LoggedColumns, most_bytes: int = 0) -> None:
+        """One request's rows as a segment of their journal; `most_bytes` is for who writes to a disk. Unavailable: they
+        may be in the lake or not; the same request may be sent again, since a prediction counts by its id."""
         table = prediction_table(Piece(shape, (orjson.loads(request.line()),)))
         with self._lock:
             self._number += 1

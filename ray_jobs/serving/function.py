@@ -33,6 +33,7 @@ from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.gate import Gate
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_with
+from lakeloop.ray_jobs.serving.recorder import Recorder
 from lakeloop.ray_jobs.serving.server import Server
 from lakeloop.ray_jobs.serving.watcher import Watcher
 
@@ -121,7 +122,7 @@ class Endpoints(Mapping[str, Endpoint]):
             self._project,
             name,
             loaded=lambda: watcher.loaded,
-            append=self._log.append,
+            append=Recorder(self._log, lambda: watcher.loaded).append,
             state=lambda: {"wanted": watcher.wanted, "error": watcher.error or gate.error, "process": os.getpid()},
             clock=lake.clock,
         )

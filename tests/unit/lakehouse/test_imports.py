@@ -67,7 +67,7 @@ NEEDED: dict[str, set[str]] = {
     "lakeloop.lakehouse.query.statements": {"duckdb"},
     "lakeloop.lakehouse.query.session": {"duckdb", "pyarrow", "numpy"},
     "lakeloop.lakehouse.query.asking": {"duckdb", "pyarrow", "numpy", "deltalake"},
-    "lakeloop.ray_jobs.serving.function": {"numpy"},
+    "lakeloop.ray_jobs.serving.function": {"numpy", "pyarrow"},
     "lakeloop.infra.cli.app": {"typer"},
 }
 """Modules that are about a package, and which of the large ones they may load."""
