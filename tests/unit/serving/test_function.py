@@ -12,6 +12,7 @@ import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.prediction_log import LogPolicy
 from lakeloop.lakehouse.testing import FaultyStore
 from lakeloop.ray_jobs.serving.function import Endpoints, Function, request_of
 from lakeloop.ray_jobs.serving.loading import load_with
@@ -162,3 +163,12 @@ def test_an_endpoint_that_cannot_be_loaded_says_why_and_is_tried_again(
 def test_paths_are_decoded_and_headers_are_bytes() -> None:
     scope, raw = request_of(event("/v2/models/a%20b", b"\x00", Content_Type="x"))
     assert (scope["path"], raw, scope["headers"]) == ("/v2/models/a b", b"\x00", [(b"content-type", b"x")])
+
+
+def test_what_the_endpoint_keeps_private_is_not_logged(lake: Lake, made: Callable[[Lake], Function]) -> None:
+    there = lake.documents.get("endpoints", "flights.late")
+    lake.documents.update(there, {**body(3), "log": LogPolicy(drop=frozenset({"origin"})).to_json()})
+    assert made(lake).handle(event("/v2/models/late/infer", {"rows": [ROW]}))["statusCode"] == 200
+    (row,) = logged(lake)
+    assert "origin" not in row
+    assert row["share"] == 0.75
