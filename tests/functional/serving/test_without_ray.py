@@ -63,7 +63,8 @@ def event(request_id: str) -> str:
     )
 
 
-def test_a_function_answers_where_only_what_its_model_needs_is_installed(lake: Lake, without: Any) -> None:
+def test_a_function_answers_where_only_what_its_model_needs_is_installed(bucket: str, without: Any) -> None:
+    lake = open_lake(f"s3://{bucket}/some/prefix")
     price_model(lake)
     variables = {"LAKELOOP_LAKE": lake.url, "LAKELOOP_PROJECT": "shop"}
     environment = without("ray", "uvicorn", "duckdb", "deltalake", "pandas", "sklearn", **variables)
