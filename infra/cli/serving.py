@@ -97,7 +97,7 @@ def serve(
             say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
             with _until_interrupt() as stop:
                 while not stop.wait(RETRY_FAILED_S):
-                    serving.retry_failed()
+                    serving.retry_failed(RETRY_FAILED_S)
                     _say_failed(serving.failed)
 
 
