@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -24,7 +24,9 @@ from lakeloop.lakehouse.column_types import stored
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.segments import SEGMENT, encoded, read_segments, segment_of, united
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import Table, Tables
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.tables import Table, Tables
 
 GRACE_S = 60.0
 """A folded segment is deleted only when older than this: longer than a reader takes from its LIST to its last GET."""
