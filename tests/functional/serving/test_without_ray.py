@@ -192,7 +192,9 @@ def test_the_command_serves_until_sigterm_and_ships_before_it_ends(tmp_path: Pat
         (folder / name).write_text(text)
     lake = open_lake(str(folder / ".lake"), who="tester")
     Orders(lake).register()
-    command = [str(Path(sys.executable).with_name("lakeloop")), "serve", "--plain", "--port", "0"]
+    broken = {"model": "other", "wanted": 9, "arms": [{"name": "champion", "version": 9, "weight": 10_000}]}
+    lake.documents.create("endpoints", "shop.other", {**broken, "barred": [], "snapshots": {}})
+    command = [str(Path(sys.executable).with_name("lakeloop")), "serve", "risk", "other", "--plain", "--port", "0"]
     environment = without("ray", LAKELOOP_STATE_DIR=str(tmp_path / "state"))
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
