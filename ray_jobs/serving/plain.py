@@ -160,8 +160,8 @@ def serve_plain(
     workers: int = 1,
     ready_s: float = READY_S,
 ) -> PlainServing:
-    """Serve endpoints from `workers` processes and wait until one of them answers. Port 0: any free one. All replicas are of
-    one lake and log to one folder.
+    """Serve endpoints from `workers` processes and wait until one of the endpoints answers. Port 0: any free one. All
+    replicas are of one lake and log to one folder.
 
     Unavailable when uvicorn is not installed, the port is taken, or no worker comes up.
     """
