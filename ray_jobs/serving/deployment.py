@@ -69,11 +69,19 @@ class Serving:
 
     def retry_failed(self, ready_s: float = READY_S) -> None:
         """Start the endpoints that failed once more; `failed` says afterwards which still do."""
-        targets = [replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in self.failed]
-        self.deployed = {**self.deployed, **{target.name: target for target in targets}}
-        if targets:
-            run_applications(targets)
-            self.failed = wait_running(targets, ready_s)
+        replicas = {name: self.deployed[name].replica for name in self.failed}
+        refused = {
+            name: str(error)
+            for name, replica in replicas.items()
+            if (error := nothing_to_serve(open_lake(replica.lake_url), self.project, name))
+        }
+        again = [
+            replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in replicas.keys() - refused
+        ]
+        if again:
+            self.deployed = {**self.deployed, **{target.name: target for target in again}}
+            run_applications(again)
+        self.failed = refused | wait_running(again, ready_s)
 
     def endpoint_url(self, endpoint: str) -> str:
         return f"{self.url}/v2/models/{endpoint}"

@@ -135,13 +135,14 @@ class Relayed:
 
     async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
         """What the endpoint replies. Never raises what a request can cause."""
-        if MARK in scope["headers"] and scope["path"].startswith(MODELS):  # our own question: nobody else took it
+        given = dict(scope["headers"])
+        if given.get(MARK[0]) == MARK[1] and scope["path"].startswith(MODELS):  # our own question: nobody took it
             return failure(503, "no replica answers", AGAIN)
         if path == "/ready" and self._asleep:
             return success({"ready": True})
         try:
-            body = await read_body(scope, receive) if scope["method"] == "POST" else b""
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            body = await read_body(given, receive) if scope["method"] == "POST" else b""
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in given.items()}
             passed = {name: value for name, value in headers.items() if name in PASSED_ON}
             answered = await self._ask(scope["method"], self._root + quote(path), passed, body)
         except LakeloopError as error:

@@ -84,11 +84,14 @@ class Admission:
             if small and among == 1:
                 self.work_s += (seconds - self.work_s) * WEIGHT
 
-    async def share(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of what is done for several requests at once, wherever that is. Overloaded or TooLate as `run`."""
+    async def share(self, quick: bool, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of what is done for several requests at once: in the event loop if `quick`, else elsewhere.
+
+        Overloaded or TooLate as `run`.
+        """
         among, began = self._let_in()
         try:
-            return await self._in_time(work(*args, **kwargs))
+            return await (work(*args, **kwargs) if quick else self._in_time(work(*args, **kwargs)))
         finally:
             self._let_out(among, began)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,60 @@ def test_a_killed_front_comes_back_by_itself_on_the_same_ports(place: Place) -> 
     wait_until(answers)
     wait_until(lambda: place.get("/v2/health/ready")[0] == 200)
     assert place.process() != killed
+
+
+class Load:
+    """Requests by gRPC without a pause from four callers; what was answered, and what failed."""
+
+    def __init__(self, address: str) -> None:
+        self.answered: list[str] = []
+        self.failed: list[str] = []
+        self._address, self._ending = address, threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(4)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int) -> None:
+        """Wait for so many further answers."""
+        until = len(self.answered) + count
+        wait_until(lambda: len(self.answered) >= until or bool(self.failed))
+
+    def _run(self, caller: int) -> None:
+        number = 0
+        with triton_grpc.InferenceServerClient(self._address) as client:
+            while not self._ending.is_set():
+                number += 1
+                name = f"load-{caller}-{number}"
+                try:
+                    client.infer("late", share(triton_grpc, 0.5), request_id=name)
+                    self.answered.append(name)
+                except InferenceServerException as error:
+                    self.failed.append(f"{name}: {error}")
+
+
+@pytest.mark.slow
+def test_no_call_fails_while_replicas_come_are_replaced_and_go(place: Place) -> None:
+    from lakeloop.ray_jobs.serving.policy import Policy
+
+    with Load(place.serving.grpc_address) as load:
+        for policy, code in ((Policy(2, 2), ""), (Policy(2, 2), "other"), (Policy(1, 1), "other")):
+            load.more(300)
+            place.serving.change("late", policy, code=code)
+            load.more(300)
+    assert load.failed == []
+    assert place.serving.drain(60)
+    logged = place.lake.journal("predictions.flights.late").read()
+    assert logged is not None
+    counted = Counter(logged["request_id"].to_pylist())
+    assert {name: counted[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
 
 
 def test_ready_is_false_while_an_endpoint_has_no_replica_and_the_others_go_on(place: Place) -> None:

@@ -16,10 +16,16 @@ from lakeloop.ray_jobs.haproxy import find_haproxy, haproxy_program
 from lakeloop.ray_jobs.machine import free_ports
 
 needs_haproxy = pytest.mark.skipif(find_haproxy() is None, reason="there is no HAProxy here")
+LOGS = """    log 127.0.0.1:514 local0 info
+    option httplog
+    log /run/metrics.sock len 8192 format rfc5424 local1 debug
+    log-format-sd "%{+Q,+E}o [serve@1 app=%[var(txn.serve_app)]]"
+"""
 CONFIGURATION = """global
     maxconn 100
 defaults
     mode http
+    log global
     timeout connect 1s
     timeout client 5s
     timeout server 300ms
@@ -44,7 +50,7 @@ RAYS_ANSWER = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 def test_of_rays_configuration_the_addresses_and_the_answers_change_and_nothing_else(tmp_path: Path) -> None:
     program = haproxy_program(tmp_path, Path("/bin/echo"), 9101, 8404)
     given = CONFIGURATION.format(folder="/ray", metrics=9101, stats=8404, http=8000, replica=1)
-    (tmp_path / "c").write_text(given)
+    (tmp_path / "c").write_text(LOGS + given)
     told = subprocess.run(
         [program, "-db", "-f", tmp_path / "c", "-sf", "1"], capture_output=True, text=True, check=True
     )
@@ -61,6 +67,10 @@ def test_the_configuration_of_this_ray_still_has_the_lines_that_are_changed() ->
     lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
     assert "bind :{{ config.metrics_port }}" in lines
     assert "bind *:{{ config.stats_port }}" in lines
+    assert "log {{ config.log_target }} local0 info" in lines
+    assert "log {{ metrics_socket_path }} len 8192 format rfc5424 local1 debug" in lines
+    assert "option httplog" in lines
+    assert any(line.startswith("log-format-sd ") for line in lines)
     assert all(f"errorfile {status} {{{{ config.error_file_path }}}}" in lines for status in (502, 503, 504))
 
 

@@ -126,3 +126,31 @@ def test_refusals_have_their_status_and_say_when_to_try_again() -> None:
     assert (overloaded.status, dict(overloaded.headers)[b"retry-after"]) == (503, b"7")
     assert failed(TooLate("no answer")).status == 504
     assert failed(Unavailable("the disk is full")).status == 503
+
+
+async def held(until: asyncio.Event) -> str:
+    await until.wait()
+    return "done"
+
+
+@in_loop
+async def test_shared_work_is_counted_in_flight_and_bounded_in_number() -> None:
+    admission, until = Admission(Limits(most_in_flight=2)), asyncio.Event()
+    waiting = [asyncio.ensure_future(admission.share(True, held, until)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert admission.in_flight == 2
+    with pytest.raises(Overloaded):
+        await admission.share(True, held, until)
+    until.set()
+    assert await asyncio.gather(*waiting) == ["done", "done"]
+    assert admission.in_flight == 0
+
+
+@in_loop
+async def test_shared_work_elsewhere_is_too_late_after_the_timeout_and_the_next_is_let_in() -> None:
+    admission, until = Admission(Limits(timeout_s=0.01)), asyncio.Event()
+    with pytest.raises(TooLate):
+        await admission.share(False, held, until)
+    assert (admission.late, admission.in_flight) == (1, 0)
+    until.set()
+    assert await admission.share(False, held, until) == "done"
