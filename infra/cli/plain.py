@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lakeloop.infra.cli.output import out, say
 from lakeloop.infra.place import Place
 from lakeloop.infra.training import state_folder
+from lakeloop.lakehouse.errors import NotFound
 
 if TYPE_CHECKING:
     from lakeloop.ray_jobs.serving.limits import Limits
@@ -28,15 +29,24 @@ def serve_plainly(
     quiet: bool,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then what was begun is answered, and what is logged is shipped."""
+    from lakeloop.lakehouse import endpoints
     from lakeloop.ray_jobs.serving.limits import Limits
     from lakeloop.ray_jobs.serving.plain import serve_plain
     from lakeloop.ray_jobs.serving.replica import Replica
 
+    for model in models:
+        if endpoints.champion(place.lake, project, model) is None:
+            todo = f"train a model first: lakeloop train {model}"
+            raise NotFound(f"{project} has no endpoint {model!r}", where=place.lake.url, todo=todo)
     folder = state_folder(place.lake.url, place.folder).absolute() / "predictions"
     replicas = [Replica(place.lake.url, project, model, folder, limits=limits.get(model, Limits())) for model in models]
     with until_signalled() as stop, serve_plain(replicas, host=host, port=port, workers=workers) as serving:
+        failed = serving.failed()
         for model in models:
-            out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+            if model not in failed:
+                out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+        for model, reason in failed.items():
+            say(f"{model} does not serve: {reason}; it is tried again")
         say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
         stop.wait()
 

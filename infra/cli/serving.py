@@ -69,6 +69,8 @@ def serve(
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
     policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
     if plain:
+        if grpc_port not in (None, -1):
+            raise Invalid("there is no gRPC with --plain", todo="leave out --grpc-port, or serve on Ray")
         from lakeloop.infra.cli.plain import serve_plainly
 
         limits = {model: policy.limits for model, policy in policies.items()}

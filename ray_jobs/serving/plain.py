@@ -75,19 +75,30 @@ class PlainServing:
         found = [worker.process for worker in self._workers]
         return [one.pid for one in found if one is not None and one.pid is not None and one.is_alive()]
 
+    def failed(self) -> dict[str, str]:
+        """Endpoints that do not answer, and what they say."""
+        said = {one.endpoint: self._ask(f"/v2/models/{one.endpoint}/ready") for one in self._replicas}
+        return {name: reason for name, reason in said.items() if reason}
+
     def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Return when a worker answers for all endpoints. Unavailable with what it says when time is over."""
-        until, said = time.monotonic() + timeout_s, "no worker answers"
-        while time.monotonic() < until:
-            try:
-                with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=5):
-                    return
-            except urllib.error.HTTPError as error:
-                said = error.read().decode(errors="replace")[:500]
-            except OSError:
-                pass
+        """Return when an endpoint answers: one that fails keeps no other from serving. Unavailable with what the first
+        one says when time is over."""
+        until = time.monotonic() + timeout_s
+        while len(failed := self.failed()) == len(self._replicas):
+            if time.monotonic() > until:
+                what = f"not ready after {timeout_s:.0f} s: {next(iter(failed.values()))}"
+                raise Unavailable(what, todo="see what the server has logged")
             time.sleep(0.1)
-        raise Unavailable(f"not ready after {timeout_s:.0f} s: {said}", todo="see what the server has logged")
+
+    def _ask(self, path: str) -> str:
+        """Nothing, or why a path is not answered."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5):
+                return ""
+        except urllib.error.HTTPError as error:
+            return error.read().decode(errors="replace")[:500]
+        except OSError as error:
+            return f"no worker answers ({error})"
 
     def pending(self) -> int:
         """Prediction rows of this folder that are not in the lake yet."""
@@ -149,8 +160,8 @@ def serve_plain(
     workers: int = 1,
     ready_s: float = READY_S,
 ) -> PlainServing:
-    """Serve endpoints from `workers` processes and wait until one answers. Port 0: any free one. All replicas are of
-    one lake and log to one folder.
+    """Serve endpoints from `workers` processes and wait until one of the endpoints answers. Port 0: any free one. All
+    replicas are of one lake and log to one folder.
 
     Unavailable when uvicorn is not installed, the port is taken, or no worker comes up.
     """

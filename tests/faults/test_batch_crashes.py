@@ -58,7 +58,7 @@ def prepared(lake: Lake, rows: int = 5) -> Orders:
 def work(lake: Lake) -> None:
     from lakeloop.lakehouse.applied import load
 
-    batch_predict(lake, load(lake, "shop")[0], REQUEST, ROWS, compute=in_process, part_rows=2)
+    batch_predict(lake, load(lake, "shop")[0], REQUEST, ROWS, compute=in_process, part_rows=3)
 
 
 def outcome(lake: Lake) -> list[tuple[str, float]]:

@@ -23,6 +23,7 @@ import pytest
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.serving.plain import PlainServing, serve_plain
 from lakeloop.ray_jobs.serving.replica import Replica
+from lakeloop.ray_jobs.serving.shipper import ship
 from lakeloop.tests.prices import EXAMPLE, price_model
 
 ABSENT = """
@@ -183,6 +184,50 @@ def test_a_killed_worker_is_replaced_and_what_it_answered_is_logged_once(place: 
     assert len(place.serving.processes) == 2
 
 
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from lakeloop.ray_jobs.serving.plain import serve_plain
+from lakeloop.ray_jobs.serving.replica import Replica
+if __name__ == "__main__":
+    serving = serve_plain([Replica(sys.argv[1], "shop", "price", Path(sys.argv[2]))])
+    serving._shipper.close()  # so that something is left to ship
+    print(serving.url, *serving.processes, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_server_leaves_no_worker_and_the_next_ships_what_it_answered(
+    folder_lake: Lake, tmp_path: Path
+) -> None:
+    price_model(folder_lake)
+    logs, script = tmp_path / "logs", tmp_path / "server.py"
+    script.write_text(SERVER)
+    command = [sys.executable, str(script), folder_lake.url, str(logs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url, worker = server.stdout.readline().split()
+        body = json.dumps({"rows": [EXAMPLE], "id": "one"}).encode()
+        asked = urllib.request.Request(f"{url}/v2/models/price/infer", body, method="POST")
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert answer.status == 200
+        server.kill()
+    until = time.monotonic() + 60
+    while lives(int(worker)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not lives(int(worker))
+    assert ship(logs, folder_lake.journal).rows == 1
+    assert ship(logs, folder_lake.journal).rows == 0
+
+
 def test_the_command_serves_until_sigterm_and_ships_before_it_ends(tmp_path: Path, without: Any) -> None:
     from lakeloop.tests.orders import FILES, Orders
 
@@ -192,7 +237,9 @@ def test_the_command_serves_until_sigterm_and_ships_before_it_ends(tmp_path: Pat
         (folder / name).write_text(text)
     lake = open_lake(str(folder / ".lake"), who="tester")
     Orders(lake).register()
-    command = [str(Path(sys.executable).with_name("lakeloop")), "serve", "--plain", "--port", "0"]
+    broken = {"model": "other", "wanted": 9, "arms": [{"name": "champion", "version": 9, "weight": 10_000}]}
+    lake.documents.create("endpoints", "shop.other", {**broken, "barred": [], "snapshots": {}})
+    command = [str(Path(sys.executable).with_name("lakeloop")), "serve", "risk", "other", "--plain", "--port", "0"]
     environment = without("ray", LAKELOOP_STATE_DIR=str(tmp_path / "state"))
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
