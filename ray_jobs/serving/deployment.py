@@ -31,6 +31,7 @@ from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
 from lakeloop.ray_jobs.serving.batching import Batches
 from lakeloop.ray_jobs.serving.counts import clear
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
+from lakeloop.ray_jobs.serving.front import Front
 from lakeloop.ray_jobs.serving.gate import Gate
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.limits import Admission, Limits
@@ -75,6 +76,7 @@ class Serving:
     endpoints: tuple[str, ...]
     shipper: Any
     deployed: Mapping[str, Deployed]
+    front: Front
     failed: dict[str, str] = field(default_factory=dict)
 
     def change(self, endpoint: str, policy: Policy, *, code: str = "", ready_s: float = READY_S) -> None:
@@ -94,14 +96,27 @@ class Serving:
 
     def retry_failed(self, ready_s: float = READY_S) -> None:
         """Start the endpoints that failed once more; `failed` says afterwards which still do."""
-        targets = [replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in self.failed]
-        self.deployed = {**self.deployed, **{target.name: target for target in targets}}
-        if targets:
-            run_applications(targets)
-            self.failed = wait_running(targets, ready_s)
+        replicas = {name: self.deployed[name].replica for name in self.failed}
+        refused = {
+            name: str(error)
+            for name, replica in replicas.items()
+            if (error := nothing_to_serve(open_lake(replica.lake_url), self.project, name))
+        }
+        again = [
+            replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in replicas.keys() - refused
+        ]
+        if again:
+            self.deployed = {**self.deployed, **{target.name: target for target in again}}
+            run_applications(again)
+        self.failed = refused | wait_running(again, ready_s)
 
     def endpoint_url(self, endpoint: str) -> str:
         return f"{self.url}/v2/models/{endpoint}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC listens; empty when it does not."""
+        return f"{self.front.host}:{self.front.grpc_port}" if self.front.grpc_port is not None else ""
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until no logged prediction is left on this node; False when time was over first.
@@ -124,8 +139,8 @@ class Serving:
 
         False when prediction rows were left on the disk.
         """
-        for endpoint in self.endpoints:
-            serve.delete(application(self.project, endpoint))
+        for name in (self.front.application, *(application(self.project, endpoint) for endpoint in self.endpoints)):
+            serve.delete(name)
         shipped = self.drain(timeout_s)
         ray.get(self.shipper.close.remote())
         ray.kill(self.shipper)
@@ -151,12 +166,14 @@ def deploy(
     policies: Mapping[str, Policy] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    grpc_port: int | None = None,
     load: LoadEndpoint = load_endpoint,
     code: str = "",
     ready_s: float = READY_S,
 ) -> Serving:
-    """Serve endpoints on the cluster this process is connected to, and wait until each answers. Port 0: any free one.
+    """Serve endpoints on the cluster this process is connected to, and wait until each answers.
 
+    A port of 0 is any free one; without a `grpc_port` there is HTTP alone.
     An endpoint without a policy has one replica. What does not start is in `failed`. When none does, the first one's
     error is raised: NotFound or Refused for one without a document or a champion, Unavailable for one whose replica
     does not come up.
@@ -167,6 +184,7 @@ def deploy(
         raise next(iter(refused.values()), NotFound("no endpoint is named", todo="name one"))
     clear(metrics_folder(log_folder))
     port = port or free_ports(1)[0]
+    grpc_port = free_ports(1)[0] if grpc_port == 0 else grpc_port
     start_serve(host, port)
     policies, code = policies or {}, code or code_version()
     deployed = {}
@@ -175,13 +193,16 @@ def deploy(
         replica = Replica(lake_url, project, name, log_folder, load, policy.limits)
         deployed[name] = Deployed(replica, policy, code)
     failed = {name: str(error) for name, error in refused.items()}
-    serving = Serving(
-        f"http://{host}:{port}", project, tuple(endpoints), start_shipper(lake_url, log_folder), deployed, failed
-    )
+    asleep = frozenset(name for name, one in deployed.items() if one.policy.least == 0)
+    front = Front(tuple(endpoints), asleep, log_folder, host, port, grpc_port)
+    shipper = start_shipper(lake_url, log_folder)
+    serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper, deployed, front, failed)
     try:
         targets = [one for name, one in deployed.items() if name not in refused]
-        run_applications(targets)
-        serving.failed |= wait_ready(serving.url, targets, ready_s)
+        run_applications([*targets, front])
+        serving.failed |= wait_ready(serving.url, [*targets, front], ready_s)
+        if front.name in serving.failed:
+            raise Unavailable(f"the front does not start: {serving.failed[front.name]}", todo="choose other ports")
         if len(serving.failed) == len(endpoints):
             name, reason = next(reversed(serving.failed.items()))
             raise Unavailable(f"the endpoint {name} does not start: {reason}", todo="see the reason, then deploy again")
@@ -238,14 +259,18 @@ class Deployed:
     def route(self) -> str:
         return f"/v2/models/{self.replica.endpoint}"
 
+    @property
+    def ready_path(self) -> str:
+        return f"{self.route}/ready"
+
     def target(self) -> serve.RunTarget:
         code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}".encode()).hexdigest()[:16]
         deployment = serve.deployment(serve.ingress(builder(self.replica))()).options(**self.policy.options(code))
         return serve.RunTarget(deployment.bind(), self.application, route_prefix=self.route)
 
 
-def run_applications(targets: Sequence[Deployed]) -> None:
-    """Ask Serve for endpoints, or for changes of them; they come up in the background, side by side."""
+def run_applications(targets: Sequence[Deployed | Front]) -> None:
+    """Ask Serve for applications, or for changes of them; they come up in the background, side by side."""
     asked = [target.target() for target in targets]
     serve.run_many(asked, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
@@ -308,6 +333,8 @@ class ReplicaApp:
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
         self._admission = Admission(replica.limits)
+        if (gain := batches.gain(self._watcher.loaded.champion.scorer)) is not None:
+            self._admission.expect(gain.one_s)
         self.inference = Inference(
             replica.project,
             replica.endpoint,
@@ -362,6 +389,7 @@ class ReplicaApp:
             loaded=watcher.loaded,
             wanted=watcher.wanted,
             failing=bool(watcher.error or self._gate.error),
+            dropped=self._recorder.dropped,
             now=self._clock(),
         )
 

@@ -5,34 +5,14 @@ Its requirements conflict with ours, so it lives in an environment of its own, m
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.slow
-VERSION = "0.21.0"
-HOME = Path(__file__).parents[3] / "build" / f"kserve-{VERSION}"
-
-
-@pytest.fixture(scope="module")
-def kserve() -> Path:
-    """An interpreter that has kserve's client."""
-    HOME.parent.mkdir(exist_ok=True)
-    with open(f"{HOME}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (HOME / "ready").exists():
-            subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
-            install = [str(HOME / "bin/python"), "-m", "pip", "install", "-q", f"kserve=={VERSION}"]
-            made = subprocess.run(install, capture_output=True, text=True, check=False)
-            if made.returncode:
-                pytest.skip(f"kserve {VERSION} cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
-            (HOME / "ready").touch()
-    return HOME / "bin/python"
 
 
 def test_kserves_client_is_answered_in_json_and_in_binary(kserve: Path, serves: Any) -> None:
