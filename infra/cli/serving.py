@@ -45,11 +45,13 @@ def serve(
         int | None, typer.Option(help="Port of the gRPC server; default: 8001, or a free one with --port 0; -1: none")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    plain: Annotated[bool, typer.Option("--plain", help="Without Ray: a plain HTTP server, for small traffic")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer, with --plain")] = 1,
     lake: LakeOption = None,
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP and gRPC on Ray, from what the lake says, until Ctrl-C.
+    """Serve champions over HTTP and gRPC on Ray (or over HTTP with --plain), from what the lake says, until Ctrl-C.
 
     Rollouts and rollbacks are followed without a restart.
     """
@@ -65,11 +67,17 @@ def serve(
     ]
     if not wanted:
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
+    policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
+    if plain:
+        from lakeloop.infra.cli.plain import serve_plainly
+
+        limits = {model: policy.limits for model, policy in policies.items()}
+        serve_plainly(place, project.name, wanted, limits, host=host, port=port, workers=workers, quiet=quiet)
+        return
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
         from lakeloop.ray_jobs.serving.deployment import deploy
 
-        policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
         with deploy(
             place.lake.url,
             project.name,
@@ -141,9 +149,9 @@ def predict(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score rows: here, with the champion and the newest online features, or by asking a running server.
+    """Score a few rows: here, with the champion and the newest online features, or by asking a running server.
 
-    Only a server logs what it answers.
+    Only a server logs what it answers. For a table, a query or a large file, use `lakeloop batch-predict`.
     """
     rows = [_parsed(text, "--row") for text in row or []]
     if input is not None:

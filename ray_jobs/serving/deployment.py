@@ -7,7 +7,6 @@ and one that does not keeps no other from serving.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
@@ -15,56 +14,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import serve
 
-from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.endpoints import endpoint as endpoint_document
 from lakeloop.lakehouse.errors import NotFound, Refused, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
-from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
-from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
-from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.arms import wanted_arms
+from lakeloop.ray_jobs.serving.asgi import ASGIApp
 from lakeloop.ray_jobs.serving.counts import clear
-from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.front import Front
-from lakeloop.ray_jobs.serving.gate import Gate
-from lakeloop.ray_jobs.serving.inference import Inference
-from lakeloop.ray_jobs.serving.limits import Admission, Limits
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
-from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
+from lakeloop.ray_jobs.serving.metrics import metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
 from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
-from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
-from lakeloop.ray_jobs.serving.reports import Reporter
+from lakeloop.ray_jobs.serving.replica import Replica, ReplicaApp
 from lakeloop.ray_jobs.serving.shipper import Shipper
-from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-SEAL_S = 0.1
-TELL_S = 1.0
 READY_S = 120.0
 DRAIN_S = 30.0
 NAMESPACE = "lakeloop"
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """What one replica is made from."""
-
-    lake_url: str
-    project: str
-    endpoint: str
-    log_folder: Path
-    load: LoadEndpoint = load_endpoint
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(slots=True)
@@ -306,116 +279,3 @@ def builder(replica: Replica) -> Callable[[], ASGIApp]:
         return ReplicaApp(replica)
 
     return build
-
-
-class ReplicaApp:
-    """The app of one replica, with its log writer, what it follows and what it counts.
-
-    Everything is opened when the replica is built: a failure keeps it from starting.
-    """
-
-    def __init__(self, replica: Replica) -> None:
-        lake = open_lake(replica.lake_url)
-        self._clock = lake.clock
-        self._backlog = Backlog(replica.log_folder)
-        self._log = WriteAhead(replica.log_folder)
-        self._commits = Commits(self._log, lake.journal)
-        self._recorder = Recorder(self._log, self._loaded, self._commits)
-        document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
-        self._watcher = Watcher(
-            lake.documents.get(KIND, document),
-            lambda number: lake.documents.next(KIND, document, number),
-            lambda revision, previous: batches.learn(
-                replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
-            ),
-            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
-        )
-        self._gate = Gate(lake, replica.project, [replica.endpoint])
-        self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
-        self._admission = Admission(replica.limits)
-        if (gain := batches.gain(self._watcher.loaded.champion.scorer)) is not None:
-            self._admission.expect(gain.one_s)
-        self.inference = Inference(
-            replica.project,
-            replica.endpoint,
-            loaded=self._loaded,
-            append=self._append,
-            state=self._state,
-            clock=lake.clock,
-            count=self._metrics.answered,
-            admission=self._admission,
-            batches=batches,
-        )
-        self._endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
-        self._watcher.start()
-        self._gate.start()
-        self._ticking: asyncio.Task[None] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._endpoint(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self._ticking = asyncio.create_task(self._tick())
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await asyncio.to_thread(self._close)
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _tick(self) -> None:
-        """What is to be done often: seal the log, see how late the event loop is, and now and then tell the gauges."""
-        told = 0.0
-        while True:
-            due = time.monotonic() + SEAL_S
-            await asyncio.sleep(SEAL_S)
-            self._log.seal_due()
-            now = time.monotonic()
-            self._admission.lag_s = now - due
-            if now - told >= TELL_S:
-                self._tell()
-                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
-                told = now
-
-    def _tell(self) -> None:
-        watcher = self._watcher
-        self._metrics.tell(
-            admission=self._admission,
-            loaded=watcher.loaded,
-            wanted=watcher.wanted,
-            failing=bool(watcher.error or self._gate.error),
-            dropped=self._recorder.dropped,
-            now=self._clock(),
-        )
-
-    def _close(self) -> None:
-        if self._ticking is not None:
-            self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
-        self._watcher.close()
-        self._gate.close()
-        self._commits.close()
-        self._log.close()
-        self._metrics.close()
-
-    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
-        written = self._recorder.append(shape, request)
-        self._metrics.scored(request.arm, request.version, request.count)
-        return written
-
-    def _loaded(self) -> Loaded:
-        return self._watcher.loaded
-
-    def _state(self) -> Mapping[str, Any]:
-        watcher, gate = self._watcher, self._gate
-        return {
-            "wanted": watcher.wanted,
-            "error": watcher.error or gate.error,
-            "pending": self._backlog.rows(),
-            "dropped": self._recorder.dropped,
-            "process": os.getpid(),
-        }
