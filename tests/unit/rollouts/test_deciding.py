@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,21 @@ def test_a_pause_stops_even_a_return() -> None:
 )
 def test_errors_take_back_when_they_are_surely_too_many_and_hold_when_they_may_be(counts: Counts, verdict: str) -> None:
     assert judge("errors > 1%", 2, 1, Evidence(counts={2: counts})).verdict == verdict
+
+
+@pytest.mark.parametrize(("rate", "least", "most"), [(0.01, 0, 0.02), (0.05, 0.98, 1)])
+def test_looking_after_every_50_requests_takes_back_what_is_bad_and_not_what_is_at_its_bound(
+    rate: float, least: float, most: float
+) -> None:
+    rng, rounds, requests = np.random.default_rng(3), 100, 10_000
+    taken_back = 0
+    for _ in range(rounds):
+        errors = np.cumsum(rng.random(requests) < rate)
+        looks = (Counts(n, int(errors[n - 1])) for n in range(50, requests + 1, 50))
+        taken_back += any(
+            judge("errors > 1%", 2, 1, Evidence(counts={2: counts})).verdict == "breached" for counts in looks
+        )
+    assert least <= taken_back / rounds <= most
 
 
 @pytest.mark.parametrize(
