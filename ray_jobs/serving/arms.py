@@ -59,10 +59,12 @@ class Loaded:
     log_key: bytes = field(default=b"", repr=False)
     """The lake's key, where something is logged as a hash."""
 
-    @property
-    def feature_versions(self) -> dict[str, Any]:
-        """By view: the version of the snapshot that is read."""
-        return {view: where.get("version") for view, where in self.snapshots.items()}
+    feature_versions: Mapping[str, Any] = field(init=False)
+    """By view: the version of the snapshot that is read."""
+
+    def __post_init__(self) -> None:
+        versions = {view: where.get("version") for view, where in self.snapshots.items()}
+        object.__setattr__(self, "feature_versions", versions)
 
     @property
     def champion(self) -> Arm:

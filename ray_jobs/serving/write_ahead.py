@@ -51,8 +51,12 @@ class Shape:
     def journal(self) -> str:
         return f"predictions.{self.project}.{self.endpoint}"
 
+    def __hash__(self) -> int:
+        """Of the names alone: a writer looks its file up by shape for every request."""
+        return hash((self.project, self.endpoint))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # made once per request: to set the fields of a frozen one would cost 2 µs
 class _Answered:
     """What is the same for all rows of a request.
 
@@ -95,7 +99,7 @@ class _Answered:
         return b'{"n":%d,"log_ms":%.4f,%b' % (count, took, data[1:])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Logged(_Answered):
     """One answered request. Each row: id, as_of, prediction, decision, scores, ages, absent, given, inputs."""
 
@@ -109,7 +113,7 @@ class Logged(_Answered):
         return self._line(len(self.rows), {"rows": self.rows})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoggedColumns(_Answered):
     """One answered request as columns: what `Logged` says of many rows, without an object for each of them.
 
