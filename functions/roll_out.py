@@ -15,6 +15,7 @@ from typing import Any, assert_never
 from lakeloop.functions.build_features import ONLINE, online_id
 from lakeloop.lakehouse import endpoints, events, registry
 from lakeloop.lakehouse.documents import LostRace, Revision
+from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.prediction_log import withheld
@@ -55,8 +56,17 @@ def roll_out(lake: Lake, project: Project) -> list[RolledOut]:
     A frozen model keeps its version but still gets fresh snapshots.
     """
     alert_unloadable(lake, project.name, lake.clock())
-    changed = (_roll_out(lake, project, model) for model in project.models)
-    return [one for one in changed if one is not None]
+    done, failed = list[RolledOut](), list[LakeloopError]()
+    for model in project.models:
+        try:
+            changed = _roll_out(lake, project, model)
+        except LakeloopError as error:  # one endpoint that cannot be judged does not hold the others
+            failed.append(error)
+            continue
+        done += [changed] if changed is not None else []
+    if failed and not done:  # nothing else is left to do: the sweep keeps it as stuck
+        raise failed[0]
+    return done
 
 
 def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:

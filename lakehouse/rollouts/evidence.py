@@ -16,17 +16,17 @@ from lakeloop.lakehouse.project.back_if import (
     QualityBelow,
     parse_back_if,
 )
-from lakeloop.lakehouse.rollouts.latency import quantile_ms
+from lakeloop.lakehouse.rollouts.latency import above, quantile_ms
 from lakeloop.lakehouse.statistics.sequential import Difference
+from lakeloop.lakehouse.statistics.special import binomial_survival
 
 REQUESTS: Final = 50
-"""Requests an arm must have answered before errors and latency let it go on, or its latency take it back."""
-ERRORS: Final = 5
-"""So many errors take it back before."""
+"""Requests an arm must have answered before errors and latency let it go on."""
 ROWS: Final = 200
 """Predictions of each side before drift is judged."""
 SIGNIFICANT: Final = 1e-4
-"""PSI counts only with a p-value below this: small samples have a large one, and it is looked at many times."""
+"""A bound is broken when that much were seen by chance so rarely if it were kept: few rows scatter much, and they are
+looked at many times. What is beyond a bound, but not so clearly, waits for more."""
 
 Verdict: TypeAlias = Literal["good", "breached", "early", "none"]
 
@@ -112,22 +112,31 @@ def judge(text: str, version: int, champion: int, evidence: Evidence) -> Finding
 def _errors(bound: float, counts: Counts) -> tuple[Verdict, str]:
     share = counts.errors / counts.requests if counts.requests else 0.0
     words = f"{counts.errors} of {counts.requests} requests failed ({share:.2%})"
-    if share > bound and (counts.requests >= REQUESTS or counts.errors >= ERRORS):
+    if binomial_survival(counts.errors, counts.requests, bound) < SIGNIFICANT:
         return "breached", words
-    return ("good", words) if counts.requests >= REQUESTS else ("early", f"{words}; needs {REQUESTS}")
+    return _enough(counts.requests, share > bound, words)
 
 
 def _latency(rule: LatencyAbove, ours: Counts, theirs: Counts) -> tuple[Verdict, str]:
-    mine = ours.quantile_ms(QUANTILES[rule.quantile])
-    bound, against = rule.ms, ""
+    """Broken when clearly more requests than the quantile leaves took longer than the bound. The champion's quantile
+    is taken as it was seen, on `REQUESTS` at least."""
+    share = QUANTILES[rule.quantile]
+    mine, answered, bound, against = ours.quantile_ms(share), sum(ours.latency), rule.ms or 0.0, ""
     if rule.times is not None:
-        champion = theirs.quantile_ms(QUANTILES[rule.quantile])
+        champion = theirs.quantile_ms(share)
         bound, against = rule.times * champion, f" against {champion:.1f} ms of the champion"
-    answered = min(sum(ours.latency), sum(theirs.latency)) if rule.times is not None else sum(ours.latency)
-    if answered < REQUESTS:
-        return "early", f"{answered} answers to compare; needs {REQUESTS}"
-    assert bound is not None
-    return ("breached" if mine > bound else "good"), f"{rule.quantile} {mine:.1f} ms{against}"
+        if sum(theirs.latency) < REQUESTS:
+            return "early", f"{sum(theirs.latency)} answers of the champion to compare with; needs {REQUESTS}"
+    words = f"{rule.quantile} {mine:.1f} ms{against} on {answered} answers"
+    if binomial_survival(above(ours.latency, bound), answered, 1 - share) < SIGNIFICANT:
+        return "breached", words
+    return _enough(answered, mine > bound, words)
+
+
+def _enough(rows: int, beyond: bool, words: str) -> tuple[Verdict, str]:
+    if rows < REQUESTS:
+        return "early", f"{words}; needs {REQUESTS}"
+    return ("early", f"{words}: too few to tell") if beyond else ("good", words)
 
 
 def _drift(bound: float, drift: Drift | None) -> tuple[Verdict, str]:
@@ -135,7 +144,9 @@ def _drift(bound: float, drift: Drift | None) -> tuple[Verdict, str]:
     if drift is None or rows < ROWS:
         return "early", f"{rows} predictions to compare; needs {ROWS}"
     words = f"psi {drift.psi:.3f} on {drift.rows} predictions against {drift.champion_rows}"
-    return ("breached" if drift.psi > bound and drift.pvalue < SIGNIFICANT else "good"), words
+    if drift.psi <= bound:
+        return "good", words
+    return ("breached", words) if drift.pvalue < SIGNIFICANT else ("early", f"{words}: too few to tell")
 
 
 def _quality(margin: float, seen: Difference | None) -> tuple[Verdict, str]:

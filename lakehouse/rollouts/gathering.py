@@ -119,7 +119,7 @@ def quality_of(lake: Lake, project: str, model: str, rollout: Rollout, version: 
     ours, theirs = (signature(lake, project, model, one) for one in (version, rollout.champion))
     if rollout.step.stage == "shadow":
         return _paired(lake, project, model, rollout, version, ours, theirs)
-    columns = "prediction, scores, label::varchar as label, revision"
+    columns = "prediction, scores, label, revision"
     sides = [
         _labelled(lake, project, model, one, rollout.steps[0].revision, columns) for one in (rollout.champion, version)
     ]
@@ -143,7 +143,7 @@ def _paired(
 ) -> Difference:
     sql = (
         "select s.prediction as prediction, s.scores as scores, p.prediction as their_prediction, "
-        "p.scores as their_scores, p.label::varchar as label from lakeloop.shadow_predictions s "
+        "p.scores as their_scores, p.label from lakeloop.shadow_predictions s "
         "join predictions_labelled p using (project, model, prediction_id) "
         "where s.project = ? and s.model = ? and s.version = ? and s.revision >= ? and s.error is null "
         "and p.label is not null and p.version = ? order by s.logged_at desc limit ?"

@@ -41,3 +41,8 @@ def quantile_ms(counts: Sequence[int], share: float) -> float:
         if seen >= wanted:
             return EDGES_MS[at] if at < len(EDGES_MS) else math.inf
     return math.inf
+
+
+def above(counts: Sequence[int], ms: float) -> int:
+    """How many surely took longer than this: those in bins that begin at it or later."""
+    return sum(counts[bin_of(ms) + 1 :])

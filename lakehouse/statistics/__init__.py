@@ -22,7 +22,7 @@ from lakeloop.lakehouse.statistics.histograms import CalibrationBin, calibration
 from lakeloop.lakehouse.statistics.metrics import METRICS, Metric, evaluate, metric_of
 from lakeloop.lakehouse.statistics.resampling import Interval, bootstrap, paired_bootstrap
 from lakeloop.lakehouse.statistics.sequential import Difference, Sample, difference, paired
-from lakeloop.lakehouse.statistics.special import chi2_survival
+from lakeloop.lakehouse.statistics.special import binomial_survival, chi2_survival
 
 __all__ = [
     "METRICS",
@@ -34,6 +34,7 @@ __all__ = [
     "Test",
     "benjamini_hochberg",
     "best_threshold",
+    "binomial_survival",
     "bootstrap",
     "calibration_bins",
     "cbpe",

@@ -19,6 +19,26 @@ def chi2_survival(x: float, degrees: float) -> float:
     return _gamma_upper(degrees / 2, x / 2)
 
 
+def binomial_survival(successes: int, trials: int, probability: float) -> float:
+    """P(X ≥ successes) of X ~ Binomial(trials, probability), summed upwards from its first and largest term.
+
+    At or below the mean it is about a half or more, and is answered as 1: nobody asks how much. `probability` is
+    neither 0 nor 1.
+    """
+    if successes <= trials * probability:
+        return 1.0
+    odds = probability / (1 - probability)
+    first = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
+    term = math.exp(first + successes * math.log(probability) + (trials - successes) * math.log1p(-probability))
+    total = 0.0
+    for count in range(successes, trials + 1):
+        total += term
+        term *= (trials - count) / (count + 1) * odds
+        if term < total * 1e-12:
+            break
+    return min(total, 1.0)
+
+
 def _gamma_upper(a: float, x: float) -> float:
     """Q(a, x): the series below a + 1, the continued fraction above, where each is quick (Numerical Recipes, §6.2)."""
     front = math.exp(a * math.log(x) - x - math.lgamma(a))

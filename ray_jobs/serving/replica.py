@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lakeloop.lakehouse import events
 from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.lake import open_lake
 from lakeloop.ray_jobs.serving.arms import Loaded
@@ -68,7 +69,14 @@ class ReplicaApp:
             lambda revision, previous: batches.learn(
                 replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
             ),
-            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
+            report=Reporter(
+                replica.project,
+                replica.endpoint,
+                lake.writer,
+                lake.record,
+                lake.clock,
+                wake=lambda: events.wake(lake, "rollout", document),
+            ).report,
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)

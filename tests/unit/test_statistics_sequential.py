@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from lakeloop.lakehouse.statistics.sequential import EFFECT, LEAST, Difference, Sample, difference, paired
+from lakeloop.lakehouse.statistics.special import binomial_survival
 
 LOOK_EVERY = 50
 LABELS = 4000
@@ -104,3 +106,14 @@ def test_too_few_rows_or_rows_that_never_differ_say_nothing(few: list[float]) ->
     for seen in (difference([(sample, sample)]), paired(sample)):
         assert math.isnan(seen.value)
         assert (seen.low, seen.high, seen.pvalue) == (-math.inf, math.inf, 1.0)
+
+
+@pytest.mark.parametrize("trials", [1, 7, 50, 1000, 100_000])
+@pytest.mark.parametrize("probability", [0.001, 0.01, 0.3, 0.9])
+def test_the_binomial_tail_is_scipys_above_the_mean(trials: int, probability: float) -> None:
+    for excess in (1, 2, 5, 20, 60):
+        successes = min(trials, int(trials * probability) + excess)
+        found = binomial_survival(successes, trials, probability)
+        if successes > trials * probability:
+            assert found == pytest.approx(binom.sf(successes - 1, trials, probability), rel=1e-6)
+    assert binomial_survival(0, trials, probability) == 1.0

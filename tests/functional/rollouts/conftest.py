@@ -16,7 +16,7 @@ import pytest
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.roll_out import RolledOut, roll_out
 from lakeloop.functions.score_shadow import score_shadow
-from lakeloop.lakehouse import applied, endpoints, registry
+from lakeloop.lakehouse import applied, endpoints, events, registry
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.endpoints import KIND
 from lakeloop.lakehouse.errors import Corrupt
@@ -108,7 +108,15 @@ class Replica:
         lake = world.open(name)
         self.world, self.log, self.refuses = world, WriteAhead(world.logs), refuses or set()
         document = endpoints.endpoint_id("shop", "buys")
-        reporter = Reporter("shop", "buys", name, lake.record, lake.clock, monotonic=world.clock.monotonic)
+        reporter = Reporter(
+            "shop",
+            "buys",
+            name,
+            lake.record,
+            lake.clock,
+            wake=lambda: events.wake(lake, "rollout", document),
+            monotonic=world.clock.monotonic,
+        )
         self.watcher = Watcher(
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
