@@ -31,6 +31,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, literal, timestamp
+from lakeloop.lakehouse.rollouts.alerting import LOADING, ROLLOUT
 from lakeloop.lakehouse.scoring.signature import Signature
 from lakeloop.lakehouse.statistics.drift import psi, psi_pvalue
 from lakeloop.lakehouse.statistics.metrics import metric_of
@@ -96,7 +97,7 @@ def _resolve_removed(lake: Lake, session: Session, project: Project) -> None:
         f"where project = {literal(project.name)} and status = 'open' order by alert"
     ).to_pylist()
     for row in found:
-        if (row["model"], row["monitor"]) not in there:
+        if (row["model"], row["monitor"]) not in there and row["monitor"] not in (ROLLOUT, LOADING):
             _resolve(lake, project.name, row, "the project has no such monitor any more")
 
 

@@ -29,7 +29,7 @@ TRIES = 20
 AT_ONCE = 200
 """Values named in one condition."""
 FOLDS = 5
-REMOVED = ("metrics", "verdicts", "monitor_results", "quarantine")
+REMOVED = ("metrics", "verdicts", "monitor_results", "quarantine", "shadow_predictions")
 """Journals in which, as in predictions, a row whose text tells the entity goes; in the others the text is blotted
 out."""
 IDS = ("id", "prediction_id", "request_id")

@@ -21,6 +21,7 @@ from lakeloop.functions.ingest_data import ingest_data
 from lakeloop.functions.launch_training import Launcher, launch_training
 from lakeloop.functions.maintain_lake import maintain_lake, maintain_table
 from lakeloop.functions.roll_out import roll_out
+from lakeloop.functions.score_shadow import score_shadow
 from lakeloop.lakehouse import applied, events, keys
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import LakeloopError
@@ -88,6 +89,7 @@ def _project(lake: Lake, project: Project, launcher: Launcher, as_of: datetime, 
     steps: list[tuple[str, Callable[[], Sequence[Any]]]] = [
         ("ingest_data", lambda: ingest_data(lake, project)),
         ("build_features", lambda: build_features(lake, project, as_of=as_of)),
+        ("score_shadow", lambda: score_shadow(lake, project)),
         ("roll_out", lambda: roll_out(lake, project)),
         ("check_monitors", lambda: check_monitors(lake, project, as_of=as_of)),
         ("launch_training", lambda: launch_training(lake, project, launcher, as_of=as_of)),

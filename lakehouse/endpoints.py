@@ -2,23 +2,39 @@
 
 Its history is the model's history in production.
 
-`wanted` is what a gate or a person decided; `arms` is what replicas serve; `roll_out` moves the second to the first.
-A version that was rolled back is `barred` until a person promotes it again. A change is made on the state it was
-decided on: whoever is late gets Conflict and must decide again.
+`wanted` is what a gate or a person decided; `arms` is what replicas serve, the champion first; `rollout` is how the
+second becomes the first, and `roll_out` does its steps. `at_once` says that the wanted version takes over without
+one. A version that was rolled back is `barred` until a person promotes it again. Every change is made on the state it
+was decided on: whoever is late gets Conflict and must decide again. So a person's decision is never undone by an
+automatic step that was decided before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Conflict, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.project.definitions import Rollout as Plan
+from lakeloop.lakehouse.rollouts.state import WHOLE as WHOLE
+from lakeloop.lakehouse.rollouts.state import (
+    Challenger,
+    End,
+    Kind,
+    Note,
+    Outcome,
+    Rollout,
+    Stage,
+    Step,
+    arms_of,
+    record_of,
+    running,
+)
 
 KIND = "endpoints"
-WHOLE = 10_000
-"""All of the traffic, in the unit of an arm's weight."""
 
 
 def endpoint_id(project: str, model: str) -> str:
@@ -60,12 +76,13 @@ def promote(
             f"version {version} of {model} was rolled back",
             todo=f"a person may lift that: lakeloop models promote {model} {version}",
         )
-    body = {**there.body, "wanted": version, "barred": [one for one in barred if one != version]}
+    body = {**there.body, "wanted": version, "at_once": False, "barred": _without(barred, version)}
     return lake.documents.update(there, body, why)
 
 
 def rollback(lake: Lake, project: str, model: str, why: str) -> tuple[int, int]:
-    """Back to the champion before this one, which is barred.
+    """Back to the champion before this one, which is barred. A rollout ends; where that champion still answers, it has
+    all of the traffic from this very revision on.
 
     Returns (from, to). NotFound when there was none before.
     """
@@ -83,14 +100,118 @@ def rollback(lake: Lake, project: str, model: str, why: str) -> tuple[int, int]:
             f"{model} had no champion before version {current} that was not rolled back",
             todo=f"see `lakeloop models history {model}`",
         )
-    lake.documents.update(there, {**there.body, "wanted": before, "barred": sorted(barred)}, why)
+    body = {**there.body, "wanted": before, "at_once": True, "barred": sorted(barred)}
+    arms = there.body["arms"]
+    if arms and int(arms[0]["version"]) == before:
+        body["arms"] = arms_of(before)
+    lake.documents.update(there, _ended(lake, body, "rolled back", why), why)
     return current, before
 
 
 def serve(lake: Lake, there: Revision, version: int, snapshots: Mapping[str, Mapping[str, Any]], why: str) -> Revision:
     """What replicas follow: one arm with all of the traffic, and the snapshots its views are read from."""
-    arms = [{"name": "champion", "version": version, "weight": WHOLE}]
-    return lake.documents.update(there, {**there.body, "arms": arms, "snapshots": dict(snapshots)}, why)
+    body = {**there.body, "arms": arms_of(version), "snapshots": dict(snapshots)}
+    return lake.documents.update(there, body, why)
+
+
+def begin(
+    lake: Lake,
+    there: Revision,
+    challengers: Sequence[Challenger],
+    plan: Plan,
+    why: str,
+    *,
+    kind: Kind = "canary",
+    stage: Stage = "load",
+) -> dict[str, Any]:
+    """The document's body with a rollout that begins with its next revision. Refused while another is under way."""
+    if running(there.body) is not None:
+        raise Refused(
+            f"a rollout of {there.body['model']} is under way", todo=f"lakeloop rollouts abort {there.body['model']}"
+        )
+    now = lake.clock()
+    rollout = Rollout(
+        kind,
+        int(there.body["arms"][0]["version"]),
+        tuple(challengers),
+        plan,
+        Note(lake.who, why, now),
+        (Step(stage, 0, there.number + 1, now),),
+    )
+    arms = arms_of(rollout.champion, rollout.weights())
+    return {**there.body, "arms": arms, "at_once": False, "rollout": record_of(rollout)}
+
+
+def pause(lake: Lake, project: str, model: str, why: str) -> Rollout:
+    """No automatic step, forward or back, until a person resumes it."""
+    there, rollout = under_way(lake, project, model)
+    if rollout.paused is not None:
+        return rollout
+    paused = replace(rollout, paused=Note(lake.who, why, lake.clock()))
+    lake.documents.update(there, {**there.body, "rollout": record_of(paused)}, f"paused: {why}" if why else "paused")
+    return paused
+
+
+def resume(lake: Lake, project: str, model: str, why: str) -> Rollout:
+    """Automatic steps again; the time that passed counts."""
+    there, rollout = under_way(lake, project, model)
+    if rollout.paused is None:
+        return rollout
+    resumed = replace(rollout, paused=None)
+    lake.documents.update(there, {**there.body, "rollout": record_of(resumed)}, f"resumed: {why}" if why else "resumed")
+    return resumed
+
+
+def abort(lake: Lake, project: str, model: str, why: str) -> Rollout:
+    """The champion has all of the traffic from this revision on. The version of a canary is barred."""
+    there, rollout = under_way(lake, project, model)
+    barred = [rollout.version] if rollout.kind == "canary" else []
+    lake.documents.update(there, back(lake, there.body, rollout, "aborted", why, barred), f"aborted: {why}")
+    return rollout
+
+
+def finish(lake: Lake, project: str, model: str, version: int | None, why: str) -> tuple[int, int]:
+    """A person's decision that a challenger (None: the first) takes over now. Returns (from, to).
+
+    Replicas follow once `roll_out` has given it the traffic.
+    """
+    there, rollout = under_way(lake, project, model)
+    chosen = rollout.version if version is None else version
+    if chosen not in [one.version for one in rollout.challengers]:
+        todo = ", ".join(str(one.version) for one in rollout.challengers)
+        raise NotFound(f"version {chosen} has no part in the rollout of {model}", todo=f"name one of: {todo}")
+    body = {
+        **there.body,
+        "wanted": chosen,
+        "at_once": True,
+        "barred": _without(there.body["barred"], chosen),
+    }
+    lake.documents.update(there, _ended(lake, body, "done", why), why)
+    return rollout.champion, chosen
+
+
+def under_way(lake: Lake, project: str, model: str) -> tuple[Revision, Rollout]:
+    """The endpoint and its rollout. NotFound when none is under way."""
+    there = endpoint(lake, project, model)
+    rollout = running(there.body) if there is not None else None
+    if there is None or rollout is None:
+        raise NotFound(f"no rollout of {model} is under way", todo="see `lakeloop rollouts list`")
+    return there, rollout
+
+
+def back(
+    lake: Lake, body: Mapping[str, Any], rollout: Rollout, outcome: Outcome, why: str, barred: Sequence[int]
+) -> dict[str, Any]:
+    """The document's body with the rollout ended and all of the traffic at its champion."""
+    wanted = rollout.champion if rollout.kind == "canary" else int(body["wanted"])
+    there = {**body, "wanted": wanted, "barred": sorted({*map(int, body["barred"]), *barred})}
+    there["arms"] = arms_of(rollout.champion)
+    return _ended(lake, there, outcome, why, barred[0] if barred else None)
+
+
+def completed(lake: Lake, body: Mapping[str, Any], rollout: Rollout, why: str) -> dict[str, Any]:
+    """The document's body with the rollout's version as the only arm."""
+    return _ended(lake, {**body, "arms": arms_of(rollout.version)}, "done", why)
 
 
 def history(lake: Lake, project: str, model: str) -> list[dict[str, Any]]:
@@ -103,3 +224,15 @@ def history(lake: Lake, project: str, model: str) -> list[dict[str, Any]]:
                 {"version": int(revision.body["wanted"]), "at": revision.at, "who": revision.who, "why": revision.why},
             )
     return changes
+
+
+def _ended(lake: Lake, body: dict[str, Any], outcome: Outcome, why: str, version: int | None = None) -> dict[str, Any]:
+    rollout = running(body)
+    if rollout is None:
+        return body
+    end = End(outcome, Note(lake.who, why, lake.clock()), version)
+    return {**body, "rollout": record_of(replace(rollout, ended=end))}
+
+
+def _without(versions: Sequence[int], version: int) -> list[int]:
+    return [one for one in map(int, versions) if one != version]

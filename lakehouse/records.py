@@ -7,6 +7,7 @@ import pyarrow as pa
 from lakeloop.lakehouse.prediction_columns import COLUMNS
 
 TEXT, WHOLE, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us", "UTC")
+COUNTS, REALS = pa.list_(pa.int64()), pa.list_(pa.float64())
 
 
 def _columns(**types: pa.DataType) -> pa.Schema:
@@ -169,6 +170,46 @@ JOURNALS: dict[str, pa.Schema] = {
         as_of=TIME,
         seconds=REAL,
         logged_at=TIME,
+    ),
+    # One row per arm and report; requests, errors and latency (by the bins of rollouts.latency) count since `phase`.
+    "replicas": _columns(
+        replica=TEXT,
+        project=TEXT,
+        endpoint=TEXT,
+        model=TEXT,
+        number=WHOLE,
+        status=TEXT,
+        wanted=WHOLE,
+        revision=WHOLE,
+        error=TEXT,
+        phase=WHOLE,
+        arm=TEXT,
+        version=WHOLE,
+        weight=WHOLE,
+        requests=WHOLE,
+        errors=WHOLE,
+        latency=COUNTS,
+        circuit=TEXT,
+        logged_at=TIME,
+    ),
+    # What a version in the shadow would have answered to a logged prediction, or why it could not.
+    "shadow_predictions": _columns(
+        prediction_id=TEXT,
+        id=TEXT,
+        project=TEXT,
+        model=TEXT,
+        version=WHOLE,
+        champion=WHOLE,
+        revision=WHOLE,
+        as_of=TIME,
+        logged_at=TIME,
+        prediction=REAL,
+        decision=TEXT,
+        scores=REALS,
+        champion_prediction=REAL,
+        champion_decision=TEXT,
+        error=TEXT,
+        source=TEXT,
     ),
     "events": _columns(kind=TEXT, key=TEXT, logged_at=TIME),
 }

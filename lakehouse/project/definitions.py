@@ -388,9 +388,13 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The shares of traffic a new version is given, in percent, one after another."""
+    """How a new version takes over: scored beside the log for `shadow`, then given the shares of `canary`, in percent,
+    `hold` apart. `back_if` are rules as texts, which `back_if.parse_back_if` reads: one that holds takes it back."""
 
+    shadow: timedelta | None = None
     canary: tuple[int, ...] = (100,)
+    hold: timedelta | None = None
+    back_if: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,11 +415,13 @@ class PredictionLog:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How the endpoint runs. `timeout` bounds one request."""
+    """How the endpoint runs. `timeout` bounds one request; `sticky` names the input whose value keeps its arm ("": the
+    request's id)."""
 
     replicas: Replicas = Replicas()
     timeout: timedelta = timedelta(seconds=1)
     rollout: Rollout = Rollout()
+    sticky: str = ""
     log: PredictionLog = PredictionLog()
 
 

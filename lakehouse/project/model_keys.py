@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lakeloop.lakehouse.project.back_if import EXAMPLES, parse_back_if
 from lakeloop.lakehouse.project.definitions import (
     FLOAT_TYPES,
     INT_TYPES,
@@ -88,6 +89,22 @@ class LearnerReader:
 
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"\.py$"}]}
+
+
+class BackIfReader:
+    """One rule of `back_if`, kept as the text it is."""
+
+    def read(self, value: Any, at: Place) -> Any:
+        if not isinstance(value, str):
+            return at.problem(f"{show(value)} is not a rule; write {EXAMPLES}")
+        try:
+            parse_back_if(value)
+        except ValueError as error:
+            return at.problem(f"{show(value)} {error}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "description": f"a rule: {EXAMPLES}"}
 
 
 class FeatureReader:
@@ -303,14 +320,14 @@ SERVING: Final = Section(
             Section(
                 Rollout,
                 {
-                    "shadow": Key(duration(or_empty=True), attr=None),
+                    "shadow": Key(duration(or_empty=True, positive=True)),
                     "canary": Key(ListOf(Number(1, 100, whole=True), distinct=True, filled=True)),
-                    "hold": Key(duration(or_empty=True), attr=None),
-                    "back_if": Key(TEXTS, attr=None),
+                    "hold": Key(duration(or_empty=True, positive=True)),
+                    "back_if": Key(ListOf(BackIfReader(), distinct=True)),
                 },
             )
         ),
-        "sticky": Key(Text(), attr=None),
+        "sticky": Key(Text()),
         "log": Key(
             Shorthand(
                 Section(

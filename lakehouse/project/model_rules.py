@@ -40,8 +40,27 @@ def check_model(model: Model, document: Document, views: Sequence[str]) -> None:
     _check_names_of_monitors(model, document)
     if model.serving.replicas.min > model.serving.replicas.max:
         document.problem(("serving", "replicas", "min"), "is more than max")
+    _check_rollout(model, document)
     if model.success is not None and (model.success.at_least is None) == (model.success.at_most is None):
         document.problem(("success",), "needs one of at_least and at_most")
+
+
+def _check_rollout(model: Model, document: Document) -> None:
+    rollout, sticky = model.serving.rollout, model.serving.sticky
+    at = ("serving", "rollout")
+    if sorted(rollout.canary) != list(rollout.canary):
+        document.problem((*at, "canary"), f"{list(rollout.canary)} does not rise; write the shares in order")
+    stepwise = rollout.canary != (100,)
+    if stepwise and rollout.hold is None:
+        document.problem((*at, "canary"), 'has steps and no time between them; write hold = "1h"')
+    if rollout.back_if and not stepwise and rollout.shadow is None:
+        todo = 'write canary = [1, 10, 50, 100] and hold = "1h", or shadow = "1h"'
+        document.problem((*at, "back_if"), f"has nothing to watch: a version takes over at once; {todo}")
+    names = list(model.inputs.request)
+    if sticky and sticky not in names:
+        document.problem(
+            ("serving", "sticky"), f"{show(sticky)} is no input of the request{did_you_mean(sticky, names)}"
+        )
 
 
 def _check_python(model: Model, document: Document) -> None:

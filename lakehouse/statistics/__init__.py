@@ -21,13 +21,16 @@ from lakeloop.lakehouse.statistics.estimation import best_threshold, cbpe
 from lakeloop.lakehouse.statistics.histograms import CalibrationBin, calibration_bins, histogram, quantile_edges
 from lakeloop.lakehouse.statistics.metrics import METRICS, Metric, evaluate, metric_of
 from lakeloop.lakehouse.statistics.resampling import Interval, bootstrap, paired_bootstrap
+from lakeloop.lakehouse.statistics.sequential import Difference, Sample, difference, paired
 from lakeloop.lakehouse.statistics.special import chi2_survival
 
 __all__ = [
     "METRICS",
     "CalibrationBin",
+    "Difference",
     "Interval",
     "Metric",
+    "Sample",
     "Test",
     "benjamini_hochberg",
     "best_threshold",
@@ -37,12 +40,14 @@ __all__ = [
     "chi2_fit",
     "chi2_homogeneity",
     "chi2_survival",
+    "difference",
     "evaluate",
     "hellinger",
     "histogram",
     "js_distance",
     "ks",
     "metric_of",
+    "paired",
     "paired_bootstrap",
     "psi",
     "psi_pvalue",

@@ -32,6 +32,7 @@ from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
 from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
+from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
 from lakeloop.ray_jobs.serving.write_ahead import Backlog, WriteAhead
@@ -274,6 +275,7 @@ class ReplicaApp:
             lambda revision, previous: batches.learn(
                 replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
             ),
+            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
         )
         self._watcher.start()
         self.inference = Inference(

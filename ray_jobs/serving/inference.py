@@ -29,7 +29,7 @@ from lakeloop.ray_jobs.serving.tensor_signature import (
     output_names,
     outputs,
 )
-from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse
+from lakeloop.ray_jobs.serving.tensors import InferRequest, InferResponse, Parameter, Tensor
 from lakeloop.ray_jobs.serving.tracing import TRACE
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
@@ -56,31 +56,37 @@ COMMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`."""
+    """Who answers a request, and when: `began` is when it arrived, by `perf_counter`.
+
+    `places`: which of the request's rows, where others are another arm's; None for all of them.
+    """
 
     loaded: Loaded
     arm: Arm
     request_id: str
     now: datetime
     began: float
+    places: Sequence[int] | None = None
     marks: list[float] = field(default_factory=list)
-    """When its rows were checked, and looked up and derived."""
+    """When its rows were checked, and looked up and derived, by whoever was asked last."""
+    written: list[Future[None]] = field(default_factory=list)
+    """What must be done before the answer leaves."""
 
-    def about(self) -> Mapping[str, Any]:
+    def about(self, by: Arm) -> Mapping[str, Any]:
         """What the log says of the request beside its rows. To be called when it is answered."""
         answered = time.perf_counter()
-        checked, looked_up = self.marks
+        checked, looked_up = self.marks[-2:]
         return {
             "request_id": self.request_id,
             "at": self.now,
             "model": self.loaded.model,
-            "version": self.arm.version,
-            "arm": self.arm.name,
+            "version": by.version,
+            "arm": by.name,
             "revision": self.loaded.revision,
             "latency_ms": (answered - self.began) * 1000,
             "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
             "answered": answered,
-            "feature_versions": self.loaded.feature_versions,
+            "feature_versions": by.feature_versions,
             "trace_id": TRACE.get(),
         }
 
@@ -118,38 +124,55 @@ class Inference:
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
-        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`."""
-        chosen = self._choose(request_id, version, began)
-        answers = await self._answers(rows, chosen)
+        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`.
+
+        Rows whose keys have several arms name the version of each; the request's is then the champion's.
+        """
+        loaded = self._loaded()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        answers, versions = await self._answers(rows, parts)
+        await committed(parts)
+        mixed = len(set(versions)) > 1
+        said = [_public(answer) for answer in answers]
         return {
             "id": request_id,
-            "model": chosen.loaded.model,
-            "version": chosen.arm.version,
-            "revision": chosen.loaded.revision,
-            "rows": [_public(answer) for answer in answers],
+            "model": loaded.model,
+            "version": loaded.champion.version if mixed else versions[0],
+            "revision": loaded.revision,
+            "rows": [{**one, "version": by} for one, by in zip(said, versions, strict=True)] if mixed else said,
         }
 
     async def infer(self, request: InferRequest, version: str | None = None) -> InferResponse:
-        """The answer to tensors (tensor_signature.py says which)."""
-        request_id = checked_id(request.id)
-        chosen = self._choose(request_id, version, time.perf_counter())
-        scorer = chosen.arm.scorer
-        names = output_names(request.outputs, scorer.signature)
-        given = given_of(request.inputs, scorer.signature)
-        check_count(given.count)
-        if not scorer.takes_columns(given.columns):
-            answered = answered_rows(await self._answers(given.rows(), chosen))
-        elif given.count > ROWS_INLINE:
-            answered, written = await asyncio.to_thread(self._score_columns, given, chosen)
-            await committed(written)
-        elif self._batches.gains(scorer):
-            answered = answered_rows(await self._answers(given.rows(), chosen))
-        else:
-            answered, written = self._score_columns(given, chosen)
-            await committed(written)
-        made = outputs(names, answered, scorer.signature)
-        parameters = {"revision": chosen.loaded.revision}
-        return InferResponse(self.name, str(chosen.arm.version), request_id, made, parameters)
+        """The answer to tensors (tensor_signature.py says which).
+
+        Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
+        the rows.
+        """
+        request_id, loaded, began = checked_id(request.id), self._loaded(), time.perf_counter()
+        signature, rows = loaded.champion.scorer.signature, list[Row]()
+        if version is None and len(loaded.arms) > 1:  # only then does it matter which row is whose
+            given = given_of(request.inputs, signature)
+            check_count(given.count)
+            rows = given.rows()
+        parts = self._choose(
+            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+        )
+        parameters: dict[str, Parameter] = {"revision": loaded.revision}
+        if len(parts) == 1:
+            arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            await committed(parts)
+            return InferResponse(self.name, str(arm.version), request_id, made, parameters)
+        names = output_names(request.outputs, signature)
+        answers, versions = await self._answers(rows, parts)
+        await committed(parts)
+        if len(set(versions)) > 1:
+            parameters["versions"] = ",".join(map(str, versions))
+        by = versions[0] if len(set(versions)) == 1 else loaded.champion.version
+        return InferResponse(
+            self.name, str(by), request_id, outputs(names, answered_rows(answers), signature), parameters
+        )
 
     def checked(self, version: str) -> str:
         """The same version, or NotFound when it does not serve here."""
@@ -184,43 +207,100 @@ class Inference:
     def _described(self, arm: Arm) -> Mapping[str, Any]:
         gain = self._batches.gain(arm.scorer)
         batching = {} if gain is None else {"batching": gain.describe()}
-        return {"name": arm.name, "version": arm.version, "weight": arm.weight, **batching}
+        told = {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
+        return {**told, **batching}
 
-    def _choose(self, request_id: str, version: str | None, began: float) -> Chosen:
-        loaded = self._loaded()
-        arm = loaded.arm_for(self.name, request_id) if version is None else arm_of(loaded, version, self.name)
-        return Chosen(loaded, arm, request_id, self._clock(), began)
+    def _choose(
+        self,
+        loaded: Loaded,
+        request_id: str,
+        version: str | None,
+        began: float,
+        count: int,
+        key: Callable[[int], str],
+    ) -> list[Chosen]:
+        """Who answers which rows; `key` gives the key of the row at a place. One version is asked for by name."""
+        now = self._clock()
+        if version is not None:
+            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began)]
+        if len(loaded.arms) == 1:
+            return [Chosen(loaded, loaded.arms[0], request_id, now, began)]
+        parts = loaded.split(self.name, count, key)
+        if len(parts) == 1:
+            return [Chosen(loaded, parts[0][0], request_id, now, began)]
+        return [Chosen(loaded, arm, request_id, now, began, places) for arm, places in parts]
 
-    async def _answers(self, rows: Sequence[Row], chosen: Chosen) -> list[Answer]:
-        """Score and log rows: in a thread if they are many, with other requests of now if the model gains by it."""
-        scorer = chosen.arm.scorer
-        if len(rows) > ROWS_INLINE:
-            answers, written = await asyncio.to_thread(self._score_rows, rows, chosen)
-        elif self._batches.gains(scorer):
-            answers = await self._batches.answer(scorer, rows, chosen.now, chosen.marks)
-            written = self._log_rows(rows, answers, chosen)
+    async def _infer(self, request: InferRequest, chosen: Chosen, by: Arm) -> tuple[Tensor, ...]:
+        """The outputs of one arm for a whole request."""
+        scorer = by.scorer
+        names = output_names(request.outputs, scorer.signature)
+        given = given_of(request.inputs, scorer.signature)
+        check_count(given.count)
+        columns = scorer.takes_columns(given.columns)
+        if columns and given.count > ROWS_INLINE:
+            answered = await asyncio.to_thread(self._score_columns, given, chosen, by)
+        elif columns and not self._batches.gains(scorer):
+            answered = self._score_columns(given, chosen, by)
         else:
-            answers, written = self._score_rows(rows, chosen)
-        await committed(written)
+            answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
+        return outputs(names, answered, scorer.signature)
+
+    async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
+        """The answers and their versions, in the order of the rows, after all of them are logged."""
+        if len(parts) == 1:
+            arm, answers = await self._answer(rows, parts[0])
+            return answers, [arm.version] * len(rows)
+        scored = []
+        for chosen in parts:
+            own = [rows[place] for place in chosen.places or ()]
+            arm, answers = await self._answer(own, chosen)
+            scored.append((chosen, arm, own, answers))
+        by_place: dict[int, tuple[Answer, int]] = {}
+        for chosen, arm, own, answers in scored:  # nothing of a request is logged before all of it is answered
+            self._log_rows(own, answers, chosen, arm)
+            for place, answer in zip(chosen.places or (), answers, strict=True):
+                by_place[place] = answer, arm.version
+        ordered = [by_place[place] for place in range(len(rows))]
+        return [answer for answer, _ in ordered], [by for _, by in ordered]
+
+    async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
+        """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
+        loaded, arm = chosen.loaded, chosen.arm
+        if len(rows) <= ROWS_INLINE and not self._batches.gains(arm.scorer):
+            return loaded.answer(arm, lambda by: self._score_rows(rows, chosen, by))
+        return await loaded.answer_soon(arm, lambda by: self._score_soon(rows, chosen, by))
+
+    async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        """In a thread if they are many, with other requests of now if the model gains by it."""
+        if len(rows) > ROWS_INLINE:
+            return await asyncio.to_thread(self._score_rows, rows, chosen, by)
+        if not self._batches.gains(by.scorer):
+            return self._score_rows(rows, chosen, by)
+        answers = await self._batches.answer(by.scorer, rows, chosen.now, chosen.marks)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
         return answers
 
-    def _score_rows(self, rows: Sequence[Row], chosen: Chosen) -> tuple[list[Answer], Future[None] | None]:
-        answers = chosen.arm.scorer.answer(rows, chosen.now, chosen.marks)
-        return answers, self._log_rows(rows, answers, chosen)
+    def _score_rows(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+        answers = by.scorer.answer(rows, chosen.now, chosen.marks)
+        if chosen.places is None:
+            self._log_rows(rows, answers, chosen, by)
+        return answers
 
-    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen) -> Future[None] | None:
-        about = chosen.about()
-        shape, store = self._columns(chosen.arm)
+    def _log_rows(self, rows: Sequence[Row], answers: Sequence[Answer], chosen: Chosen, by: Arm) -> None:
+        about = chosen.about(by)
+        shape, store = self._columns(by)
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
-        return self._append(shape, Logged(**about, rows=logged))
+        if chosen.places is not None:
+            logged = [{**one, "number": place} for one, place in zip(logged, chosen.places, strict=True)]
+        self._log(shape, Logged(**about, rows=logged), chosen)
 
-    def _score_columns(self, given: Given, chosen: Chosen) -> tuple[Answered, Future[None] | None]:
+    def _score_columns(self, given: Given, chosen: Chosen, by: Arm) -> Answered:
         """Score and log columns that are complete."""
-        arm = chosen.arm
-        answers = arm.scorer.answer_columns(given.columns, given.count, chosen.marks)
+        answers = by.scorer.answer_columns(given.columns, given.count, chosen.marks)
         moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
-        about = chosen.about()
-        shape, store = self._columns(arm)
+        about = chosen.about(by)
+        shape, store = self._columns(by)
         own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
         logged = LoggedColumns(
             **about,
@@ -229,8 +309,13 @@ class Inference:
             inputs=answers.inputs,
             given=[name for name in given.columns if name in store],
         )
+        self._log(shape, logged, chosen)
+        return Answered(answers.predictions, answers.decisions, moments, given.ids)
+
+    def _log(self, shape: Shape, logged: Logged | LoggedColumns, chosen: Chosen) -> None:
         written = self._append(shape, logged)
-        return Answered(answers.predictions, answers.decisions, moments, given.ids), written
+        if written is not None:
+            chosen.written.append(written)
 
     def _columns(self, arm: Arm) -> tuple[Shape, frozenset[str]]:
         """How an arm's rows are logged, and which inputs a row may give in the store's place; once per version."""
@@ -242,12 +327,13 @@ class Inference:
         return found
 
 
-async def committed(written: Future[None] | None) -> None:
+async def committed(parts: Sequence[Chosen]) -> None:
     """Wait until what was logged is in the lake, where it must be; Unavailable if that failed, or takes too long."""
-    if written is None:
+    waiting = [asyncio.wrap_future(one) for chosen in parts for one in chosen.written]
+    if not waiting:
         return
     try:
-        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
+        await asyncio.wait_for(asyncio.gather(*waiting), COMMIT_S)
     except TimeoutError as error:
         raise Unavailable(
             f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",

@@ -7,7 +7,6 @@ field. Every fault of a message is Invalid.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.ray_jobs.serving.open_inference import of_binary, to_binary
 from lakeloop.ray_jobs.serving.protos import Messages, read_proto
 from lakeloop.ray_jobs.serving.tensors import BYTES, DATATYPES, NUMPY, Data, InferRequest, InferResponse, Tensor
 
@@ -40,7 +40,6 @@ FIELDS = {
     BYTES: "bytes_contents",
 }
 """The typed field of each datatype that has one."""
-LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +84,10 @@ def write_answer(answer: InferResponse, *, raw: bool) -> bytes:
     for tensor in answer.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if raw:
-            message.raw_output_contents.append(raw_contents(tensor.datatype, tensor.data))
+            message.raw_output_contents.append(to_binary(tensor))
         else:
             getattr(output.contents, FIELDS[tensor.datatype]).extend(_typed(tensor))
     return bytes(message.SerializeToString())
-
-
-def raw_contents(datatype: str, data: Data) -> bytes:
-    """Values row-major and little-endian; texts each behind its length in four bytes, null as an empty one."""
-    if datatype != BYTES:
-        return np.ascontiguousarray(data, NUMPY[datatype]).tobytes()
-    return b"".join(LENGTH.pack(len(one)) + one for one in map(_encoded, data))
-
-
-def read_raw(name: str, datatype: str, count: int, raw: bytes) -> Data:
-    """`count` values out of raw contents."""
-    if datatype == BYTES:
-        return _read_texts(name, count, raw)
-    kind = NUMPY[datatype]
-    if len(raw) != count * kind.itemsize:
-        raise Invalid(f"the tensor {name} has {len(raw)} bytes where {count} {datatype} have {count * kind.itemsize}")
-    if datatype == "BOOL":
-        return np.frombuffer(raw, np.uint8) != 0
-    return np.frombuffer(raw, kind)
 
 
 def _tensor(message: Any, raw: bytes | None) -> Tensor:
@@ -121,7 +101,7 @@ def _tensor(message: Any, raw: bytes | None) -> Tensor:
         return Tensor(name, datatype, shape, _read_typed(name, datatype, count, message.contents))
     if message.HasField("contents"):
         raise Invalid(f"the tensor {name} comes twice, typed and raw", todo="send one of them")
-    return Tensor(name, datatype, shape, read_raw(name, datatype, count, raw))
+    return Tensor(name, datatype, shape, of_binary(name, datatype, count, raw))
 
 
 def _read_typed(name: str, datatype: str, count: int, contents: Any) -> Data:
@@ -147,24 +127,6 @@ def _check_bounds(name: str, datatype: str, values: Sequence[int]) -> None:
     for value in values:
         if not bounds.min <= value <= bounds.max:
             raise Invalid(f"the tensor {name} holds {value}, which is no {datatype}")
-
-
-def _read_texts(name: str, count: int, raw: bytes) -> list[bytes]:
-    texts: list[bytes] = []
-    at = 0
-    while at < len(raw):
-        end = at + LENGTH.size
-        if end <= len(raw):
-            end += LENGTH.unpack_from(raw, at)[0]
-        if end > len(raw):
-            raise Invalid(
-                f"the tensor {name} ends inside its text {len(texts)}", todo="a length in 4 bytes, then the text"
-            )
-        texts.append(raw[at + LENGTH.size : end])
-        at = end
-    if len(texts) != count:
-        raise Invalid(f"the tensor {name} has {len(texts)} texts where its shape says {count}")
-    return texts
 
 
 def _typed(tensor: Tensor) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,9 @@ from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Corrupt, LakeloopError
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.prediction_log import LogPolicy
+from lakeloop.lakehouse.rollouts.state import phase_of
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded, WantedArm, wanted_arms
+from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Scorer
@@ -19,6 +22,10 @@ LoadEndpoint: TypeAlias = Callable[[Lake, str, str, Revision, Loaded | None], Lo
 """(lake, project, endpoint, revision, previous) → what the revision names, in memory."""
 LoadScorer: TypeAlias = "Callable[[Lake, str, str, int, Mapping[str, Any]], Scorer]"
 """(lake, project, model, version, snapshots) → a scorer; its artifacts are checked against their hashes."""
+
+WARM_CALLS = 20
+WARM_S = 0.5
+"""A new model answers its example so often, or for so long, before it answers a caller."""
 
 
 def load_endpoint(lake: Lake, project: str, endpoint: str, revision: Revision, previous: Loaded | None) -> Loaded:
@@ -31,37 +38,47 @@ def load_endpoint(lake: Lake, project: str, endpoint: str, revision: Revision, p
 def load_with(
     load: LoadScorer, lake: Lake, project: str, endpoint: str, revision: Revision, previous: Loaded | None
 ) -> Loaded:
-    """`load_endpoint` with any loader of scorers."""
+    """`load_endpoint` with any loader of scorers.
+
+    Tallies go on while the phase stays; a breaker goes on with its version.
+    """
     body = revision.body
-    model, snapshots = str(body.get("model", endpoint)), dict(body.get("snapshots", {}))
-    kept = kept_scorers(previous, snapshots)
+    model, snapshots, phase = str(body.get("model", endpoint)), dict(body.get("snapshots", {})), phase_of(body)
+    before = {arm.version: arm for arm in previous.arms} if previous is not None else {}
+    goes_on = previous is not None and previous.phase == phase
 
     def arm(wanted: WantedArm) -> Arm:
-        scorer = kept.get(wanted.version)
-        if scorer is None:
-            scorer = load(lake, project, model, wanted.version, snapshots)
-            probe(scorer, lake, f"{model}@{wanted.version}")
-        return Arm(wanted.name, wanted.version, wanted.weight, scorer)
+        own = snapshots if wanted.snapshots is None else dict(wanted.snapshots)
+        kept = before.get(wanted.version)
+        if kept is not None and kept.snapshots == own:
+            scorer = kept.scorer
+        else:
+            scorer = load(lake, project, model, wanted.version, own)
+            warm(scorer, lake, f"{model}@{wanted.version}")
+        tally = kept.tally if kept is not None and goes_on else Tally()
+        breaker = kept.breaker if kept is not None else Breaker()
+        return Arm(wanted.name, wanted.version, wanted.weight, scorer, own, tally, breaker)
 
+    arms = tuple(map(arm, wanted_arms(body, endpoint)))
     policy = LogPolicy.from_json(body.get("log"))
     key = forgetting.secret(lake.store) if policy.hash else b""
-    return Loaded(model, revision.number, tuple(map(arm, wanted_arms(body, endpoint))), snapshots, policy, key)
+    return Loaded(model, revision.number, arms, snapshots, str(body.get("sticky", "")), phase, policy, key)
 
 
-def kept_scorers(previous: Loaded | None, snapshots: Mapping[str, Any]) -> dict[int, Scorer]:
-    """Scorers that may go on as they are, by version."""
-    if previous is None or previous.snapshots != snapshots:
-        return {}
-    return {arm.version: arm.scorer for arm in previous.arms}
+def warm(scorer: Scorer, lake: Lake, name: str) -> None:
+    """Answer the signature's own example, then again and again for a moment: first calls are slow.
 
-
-def probe(scorer: Scorer, lake: Lake, name: str) -> None:
-    """Answer the signature's own example once. Corrupt when the model cannot even do that."""
+    Corrupt when the model cannot even do that.
+    """
     example = scorer.signature.example
     if not example:
         return
+    until = time.monotonic() + WARM_S
     try:
-        scorer.answer([example], lake.clock())
+        for _ in range(WARM_CALLS):
+            scorer.answer([example], lake.clock())
+            if time.monotonic() > until:
+                break
     except (LakeloopError, ValueError, TypeError, KeyError) as error:
         raise Corrupt(
             f"{name} does not answer its own example ({error})", todo="look at its run; promote another version"

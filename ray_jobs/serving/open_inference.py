@@ -136,7 +136,7 @@ def _tensor(one: Any, binary: bytes, place: int) -> tuple[Tensor, int]:
         return Tensor(name, datatype, tuple(shape), _of_json(name, datatype, shape, one["data"])), place
     if type(size) is not int or not 0 <= size <= len(binary) - place:
         raise Invalid(f"binary_data_size of {name} is {size!r}, {len(binary) - place} bytes are there")
-    data = _of_binary(name, datatype, math.prod(shape), binary[place : place + size])
+    data = of_binary(name, datatype, math.prod(shape), binary[place : place + size])
     return Tensor(name, datatype, tuple(shape), data), place + size
 
 
@@ -169,7 +169,8 @@ def _flat(name: str, shape: Sequence[int], given: Any) -> list[Any]:
     return data
 
 
-def _of_binary(name: str, datatype: str, count: int, data: bytes) -> Data:
+def of_binary(name: str, datatype: str, count: int, data: bytes) -> Data:
+    """`count` values out of a tensor's bytes, here as in gRPC's raw contents. Invalid if they are not so many."""
     if datatype == BYTES:
         return _texts(name, count, data)
     kind = NUMPY[datatype]
@@ -198,7 +199,7 @@ def write_response(response: InferResponse, asked: Asked) -> Reply:
     for tensor in response.outputs:
         said: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         if asked.is_binary(tensor.name):
-            parts.append(_binary(tensor))
+            parts.append(to_binary(tensor))
             said["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             said["data"] = _json(tensor)
@@ -225,7 +226,8 @@ def _json(tensor: Tensor) -> Any:
     return [one.decode() if isinstance(one, bytes) else one for one in tensor.data]
 
 
-def _binary(tensor: Tensor) -> bytes:
+def to_binary(tensor: Tensor) -> bytes:
+    """A tensor's bytes: row-major, little-endian; texts each behind its length in four bytes, null as an empty one."""
     if isinstance(tensor.data, np.ndarray):
         return tensor.data.astype(NUMPY[tensor.datatype], copy=False).tobytes()
     texts = [one.encode() if isinstance(one, str) else one or b"" for one in tensor.data]

@@ -114,7 +114,7 @@ def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     for number, row in enumerate(line["rows"]):
         own = {name: row.get(name) for name in OF_ROW}
         inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
-        own["prediction_id"] = f"{line['request_id']}#{number}"
+        own["prediction_id"] = f"{line['request_id']}#{row.get('number', number)}"
         yield {**inputs, **common, **own, "ages": _text(row.get("ages") or {})}
 
 

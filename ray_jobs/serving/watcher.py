@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.ray_jobs.serving.arms import Load, Loaded
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 RETRY_S = 5.0
 log = logging.getLogger("lakeloop.watcher")
+
+
+Report: TypeAlias = Callable[[Loaded, int, str, bool], None]
+"""(what serves, the newest revision seen, why that does not serve, whether the replica ends): called after each poll,
+it must not raise."""
+
+
+def report_nothing(loaded: Loaded, wanted: int, error: str, ends: bool) -> None:
+    """A `Report` for who tells nobody."""
 
 
 class Watcher:
@@ -35,9 +44,10 @@ class Watcher:
         newer: Callable[[int], Revision | None],
         load: Load,
         *,
+        report: Report = report_nothing,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._newer, self._load, self._monotonic = newer, load, monotonic
+        self._newer, self._load, self._report, self._monotonic = newer, load, report, monotonic
         self._wanted = first
         self._failed_at: float | None = None
         self.error = ""
@@ -54,7 +64,10 @@ class Watcher:
         """One poll. True when another revision serves afterwards."""
         while (found := self._newer(self._wanted.number)) is not None:
             self._wanted, self._failed_at = found, None
-        if self._wanted.number == self.loaded.revision or self._waits():
+        if self._wanted.number == self.loaded.revision:
+            self.error = ""
+            return False
+        if self._waits():
             return False
         loaded = self._load(self._wanted, self.loaded)
         self.loaded, self.error = loaded, ""
@@ -70,13 +83,19 @@ class Watcher:
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
+        self._report(self.loaded, self.wanted, self.error, True)
 
     def _waits(self) -> bool:
         return self._failed_at is not None and self._monotonic() - self._failed_at < RETRY_S
 
     def _run(self) -> None:
         while not self._closing.wait(POLL_S):
-            self.try_step()
+            self.poll()
+
+    def poll(self) -> None:
+        """One step, and the report of it."""
+        self.try_step()
+        self._report(self.loaded, self.wanted, self.error, False)
 
     def try_step(self) -> None:
         """A step whose failure is kept and logged: the old revision goes on serving.

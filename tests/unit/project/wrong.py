@@ -75,6 +75,18 @@ WRONG: dict[str, Change] = {
     "a rule of a column that is none of the values": {
         SOURCE: ('{ type = "int16?", range = [-120', '{ type = "int16?", on_error = "ignore", range = [-120')
     },
+    # rollouts
+    "steps without a time between them": {TOML: ('timeout  = "1s"', "rollout = { canary = [10, 100] }")},
+    "steps that do not rise": {TOML: ('timeout  = "1s"', 'rollout = { canary = [50, 10], hold = "1h" }')},
+    "rules of a rollout that cannot be read": {
+        TOML: (
+            'timeout  = "1s"',
+            'rollout = { canary = [10, 100], hold = "1h", back_if = ["errors > 1", "latency_p98 > 2x", "drift < 0.2", '
+            '"quality < 0.9", "latency_p99 > fast", "error > 1%", "soon", 5] }',
+        )
+    },
+    "rules of a rollout at once": {TOML: ('timeout  = "1s"', 'rollout = { back_if = ["errors > 1%"] }')},
+    "a sticky key that nobody sends": {TOML: ('timeout  = "1s"', 'sticky = "carier"')},
     # not built yet
     "a stage that is not built: a key": {SOURCE: ('owner      = "data-eng"', 'owner = "data-eng"\nkeep = "1d"')},
     "a column that is private in no way we know": {
@@ -83,7 +95,6 @@ WRONG: dict[str, Change] = {
     "a stage that is not built: a value": {TOML: ('scheduler = "asha"', 'scheduler = "pbt"')},
     "a stage that is not built: a table": {SOURCE: ("[columns]", '[expect]\nevery = "1d"\n[columns]')},
     "a stage that is not built: a monitor": {TOML: ('watch    = "inputs"', 'watch    = "online_offline"')},
-    "a stage that is not built: a canary": {TOML: ('timeout  = "1s"', "rollout = { canary = [10, 100] }")},
     "a stage that is not built: an environment": {PROJECT: ("schedules = false", 'reads = "prod"')},
     "a stage that is not built: a timeout": {TOML: ('timeout  = "1s"', 'timeout = "5s"')},
     "a stage that is not built: no replica": {TOML: ("replicas = { min = 1", "replicas = { min = 0")},

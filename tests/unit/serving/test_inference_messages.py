@@ -13,7 +13,8 @@ from tritonclient.grpc import service_pb2 as theirs
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from lakeloop.lakehouse.errors import Invalid
-from lakeloop.ray_jobs.serving.inference_messages import FIELDS, raw_contents, read_raw, read_request, write_answer
+from lakeloop.ray_jobs.serving.inference_messages import FIELDS, read_request, write_answer
+from lakeloop.ray_jobs.serving.open_inference import of_binary, to_binary
 from lakeloop.ray_jobs.serving.tensors import NUMPY, InferResponse, Tensor
 
 VALUES: dict[str, list[Any]] = {
@@ -92,7 +93,7 @@ def test_what_does_not_fit_its_shape_or_datatype_is_told() -> None:
     assert "has no typed contents" in refused(asked("FP16", fp32_contents=[1, 2]))
     assert "no known datatype ('BF16')" in refused(asked("BF16", raw=b"1234"))
     assert "has shape [-1, -2]" in refused(asked("FP64", shape=[-1, -2], fp64_contents=[1, 2]))
-    assert "has 15 bytes where 2 FP64 have 16" in refused(asked("FP64", raw=bytes(15)))
+    assert "needs 16 bytes of FP64, not 15" in refused(asked("FP64", raw=bytes(15)))
     assert "comes twice" in refused(asked("FP64", raw=bytes(16), fp64_contents=[1, 2]))
     assert "0 values where its shape says 4611686018427387904" in refused(asked("FP64", shape=[2**62]))
     two = asked("FP64", raw=bytes(16))
@@ -102,20 +103,20 @@ def test_what_does_not_fit_its_shape_or_datatype_is_told() -> None:
 
 @pytest.mark.parametrize("raw", [b"\x01", b"\x05\0\0\0abc", b"\xff\xff\xff\xffabc", struct.pack("<I", 1) + b"a\0"])
 def test_texts_that_are_cut_short_are_told(raw: bytes) -> None:
-    assert "ends inside its text" in refused(asked("BYTES", raw=raw))
+    assert "are not 2 texts with their lengths" in refused(asked("BYTES", raw=raw))
 
 
 def test_more_or_fewer_texts_than_the_shape_says_are_told() -> None:
-    assert "3 texts where its shape says 2" in refused(asked("BYTES", raw=bytes(12)))
+    assert "are not 2 texts" in refused(asked("BYTES", raw=bytes(12)))
 
 
 @given(st.lists(st.binary(max_size=20), max_size=8))
 def test_raw_texts_are_those_of_the_other_client(texts: list[bytes]) -> None:
-    raw = raw_contents("BYTES", texts)
+    raw = to_binary(Tensor("x", "BYTES", (len(texts),), texts))
     if texts:
         assert raw == serialize_byte_tensor(np.array(texts, object)).item()
         assert list(deserialize_bytes_tensor(raw)) == texts
-    assert read_raw("x", "BYTES", len(texts), raw) == texts
+    assert of_binary("x", "BYTES", len(texts), raw) == texts
 
 
 def answered(*, raw: bool) -> Any:

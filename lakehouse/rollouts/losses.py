@@ -1,0 +1,43 @@
+"""The loss of one labelled prediction, small when it is good: what early quality compares.
+
+Bounded where it can be, so that a mean of few rows can be trusted: the Brier score of probabilities, in [0, 1], and
+the absolute error of numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lakeloop.lakehouse.scoring.signature import Signature
+
+Losses = npt.NDArray[np.float64]
+
+
+def losses(signature: Signature, rows: pa.Table) -> Losses:
+    """One per row, from prediction, scores and the label as text; NaN for a class the model does not know."""
+    labels = rows.column("label").to_pylist()
+    match signature.problem:
+        case "regression":
+            return np.abs(np.array([float(label) for label in labels]) - _column(rows, "prediction"))
+        case "binary":
+            truth = np.array([label == signature.positive for label in labels], dtype=np.float64)
+            return (truth - _column(rows, "prediction")) ** 2
+        case "multiclass":
+            return _multiclass(signature, labels, rows.column("scores").to_pylist())
+
+
+def _multiclass(signature: Signature, labels: list[str], scores: list[list[float]]) -> Losses:
+    """½ Σ (p − 1{class})², so that 1 is the worst."""
+    known = {name: code for code, name in enumerate(signature.classes)}
+    found = np.full(len(labels), np.nan)
+    for at, (label, row) in enumerate(zip(labels, scores, strict=True)):
+        if label in known and row:
+            truth = np.eye(len(known))[known[label]]
+            found[at] = ((np.array(row) - truth) ** 2).sum() / 2
+    return found
+
+
+def _column(rows: pa.Table, name: str) -> Losses:
+    return np.asarray(rows.column(name).to_numpy(), dtype=np.float64)
