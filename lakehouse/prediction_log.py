@@ -38,6 +38,11 @@ class LogPolicy:
         """Whether every input of every answer is logged as it is."""
         return self.sample >= 1 and not self.drop and not self.hash
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Inputs whose values are not in the log."""
+        return self.drop | self.hash
+
     def wants(self, request_id: str) -> bool:
         """Whether a request is in the sample: the same id is, or is not, in every process, and at every try."""
         if self.sample >= 1:
