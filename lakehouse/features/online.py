@@ -60,6 +60,8 @@ class Lookup:
         self._event: list[int | None] = rows.column(EVENT).to_pylist()
         self._values = [rows.column(name).to_pylist() for name in self.features]
         self._lines = _lines([rows.column(name).to_pylist() for name in header.entity], rows.num_rows)
+        self.newest = EPOCH + timedelta(microseconds=max(self._from)) if self._from else None
+        """When the youngest of its values became visible; None when it holds none."""
 
     def at(self, key: tuple[Any, ...], as_of: datetime) -> tuple[dict[str, Any] | None, datetime | None]:
         """The values visible for a key at a moment, and their event time; None for an unknown key, or one that was

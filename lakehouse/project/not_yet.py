@@ -35,7 +35,6 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "source.unlisted": ("drop", "stop"),
     "source.expect": NOTHING,
     "source.keep": ("",),
-    "source.columns.*.private": NOTHING,
     # features/<name>.sql
     "feature-view.publish": (False,),
     "feature-view.on_change": ("new version",),
@@ -53,8 +52,6 @@ BUILT: Final[dict[str, tuple[Any, ...]]] = {
     "model.gate.rule.sql": NOTHING,
     "model.gate.rule.each": ("", "slice"),
     "model.serving.absent": NOTHING,
-    "model.serving.replicas.min": (1,),
-    "model.serving.timeout": ("1s",),
     "model.monitor.watch": ("inputs", "outputs", "performance"),
     "model.monitor.stat": ("psi",),
     "model.monitor.against": ("training",),

@@ -99,9 +99,9 @@ class ColumnReader:
 
 
 def plain(value: Any) -> Any:
-    """A column's value as JSON would have given it."""
+    """A column's value as JSON would have given it; of bytes that are no UTF-8, what there is to be shown."""
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="replace")
     if isinstance(value, np.generic):
         value = value.item()
     return None if value != value else value

@@ -6,6 +6,7 @@ are NaN. Whole numbers beyond 2^24 lose their last digits: that is float32.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -97,8 +98,8 @@ class Encoder:
                     append(value)
                 else:
                     append(codes.get(value, NAN))
-        values = np.array(flat, dtype=np.float64).reshape(len(rows), len(self._plan))
-        return Matrix(self.names, _narrow(values), self.categories)
+        values = np.frombuffer(array("f", flat) if flat else b"", np.float32).reshape(len(rows), len(self._plan))
+        return Matrix(self.names, finite(values), self.categories)
 
     def of_table(self, table: pa.Table) -> Matrix:
         """From a table that has every input as a column; Invalid names those it lacks."""
@@ -155,6 +156,6 @@ def _narrow(values: NDArray[np.float64]) -> Floats:
 
 def finite(values: Floats) -> Floats:
     """The same array, NaN where it was infinite."""
-    if not np.isfinite(values).all():
+    if np.logical_or.reduce(np.isinf(values), axis=None):
         values[np.isinf(values)] = np.nan
     return values

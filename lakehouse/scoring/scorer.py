@@ -29,6 +29,9 @@ Ages: TypeAlias = dict[str, float | None]
 class Lookup(Protocol):
     """Values of a feature view by key, as they were known at a moment. TTL and refresh are its business."""
 
+    newest: datetime | None
+    """When the youngest of all its values became visible."""
+
     def at(self, key: tuple[Any, ...], as_of: datetime) -> tuple[dict[str, Any] | None, datetime | None]:
         """Values by column (None: the key is unknown, or too old) and the event time they are from."""
         ...

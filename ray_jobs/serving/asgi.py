@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, MutableMapping
+from types import coroutine
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
 from lakeloop.ray_jobs.serving.inference import TooLarge, status_of
+from lakeloop.ray_jobs.serving.limits import Overloaded
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
 BODY_BYTES = 16 << 20
@@ -32,8 +34,7 @@ INFLATE = {b"gzip": 31, b"deflate": 47}
 """zlib's window bits by content encoding; 47 takes a zlib or a gzip header."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A status, a body of JSON unless `kind` says otherwise, and further headers; `rows` is how many were answered."""
 
     status: int
@@ -72,8 +73,10 @@ def failed(error: LakeloopError) -> Reply:
             return failure(415, str(error))
         case TooLarge():
             return failure(413, str(error), CLOSE)
+        case Overloaded():
+            return failure(503, str(error), (b"retry-after", b"%d" % error.retry_after_s))
         case Unavailable():
-            return failure(503, str(error), (b"retry-after", b"1"))
+            return failure(status_of(error), str(error), (b"retry-after", b"1"))
         case _:
             return failure(status_of(error), str(error))
 
@@ -88,34 +91,47 @@ async def read_body(scope: Scope, receive: Receive, *, timeout_s: float = BODY_S
             encoding = value
     if length > BODY_BYTES:
         raise too_large()
+    reading = _whole(receive)
     try:
-        async with asyncio.timeout(timeout_s):
-            body = await _whole(receive)
-    except TimeoutError:
-        raise TooSlow(f"the body was not whole after {timeout_s:.0f} s", todo="send it faster") from None
+        waiting_for = reading.send(None)
+    except StopIteration as done:  # all of it was there, as with most requests: no timer was needed
+        body: bytes = done.value
+    else:
+        try:
+            async with asyncio.timeout(timeout_s):
+                body = await _go_on(reading, waiting_for)
+        except TimeoutError:
+            raise TooSlow(f"the body was not whole after {timeout_s:.0f} s", todo="send it faster") from None
     return inflated(body, encoding) if encoding and encoding != b"identity" else body
+
+
+@coroutine
+def _go_on(started: Coroutine[Any, Any, bytes], waiting_for: Any) -> Generator[Any, Any, bytes]:
+    """Await a coroutine that has run as far as its first wait, for `waiting_for`."""
+    try:
+        yield waiting_for
+        body: bytes = yield from started
+        return body
+    finally:
+        started.close()
 
 
 async def _whole(receive: Receive) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    while True:
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Invalid("the caller left before the body was whole")
         part = message.get("body", b"")
-        if not message.get("more_body", False) and not parts:
-            return bytes(part) if len(part) <= BODY_BYTES else _refuse()
-        parts.append(part)
         size += len(part)
         if size > BODY_BYTES:
             raise too_large()
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _refuse() -> bytes:
-    raise too_large()
+        more = message.get("more_body", False)
+        if not more and not parts:
+            return bytes(part)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def inflated(body: bytes, encoding: bytes) -> bytes:

@@ -1,9 +1,11 @@
 """Micro-batches: requests that are there at the same turn of the event loop share one call of their model.
 
-Nothing waits for company. A request takes the next turn, and with it go all that arrived while the loop was busy, for
-the most part with the model: so a batch grows with the load, and a lone request is a batch of one. Each request keeps
-its own arm, its own `as_of` and its own error. A model takes part if it gains by it, which is measured once when its
-version is loaded: a fast one is called as if this module were not there.
+Nothing waits for company. A request takes the next turn, and with it go all that arrived while the model was busy: so a
+batch grows with the load, and a lone request is a batch of one. Each request keeps its own arm, its own `as_of` and its
+own error. A call that is quick is made in the event loop, any other in a thread, one at a time for each version.
+
+A model takes part if it gains by it, which is measured once when its version is loaded: a fast one is called as if this
+module were not there.
 """
 
 from __future__ import annotations
@@ -13,20 +15,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
+
+from lakeloop.ray_jobs.serving.limits import QUICK_S
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer, Prepared, Scorer
     from lakeloop.ray_jobs.serving.arms import Loaded
 
 MOST_ROWS = 64
-"""Rows of one call: it runs in the event loop, so it should not last."""
+"""Rows of one call: the first of them waits for the last."""
 TRIED_ROWS = 32
+LONG_S = 0.05
+"""Measuring ends early when calls have taken so long."""
 LEAST_GAIN = 8.0
 """A model takes part if so many rows at once cost less than this many calls with one row …"""
 LEAST_SAVED_S = 100e-6
 """… and each request saves at least this much: what a batch itself costs, with a margin."""
+
+
+Outcome: TypeAlias = "list[Answer] | Exception"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +50,21 @@ class Gain:
         saved_s = self.one_s - self.many_s / TRIED_ROWS
         return self.many_s < LEAST_GAIN * self.one_s and saved_s >= LEAST_SAVED_S
 
+    @property
+    def quick(self) -> bool:
+        """Whether a batch may hold up the event loop."""
+        return self.many_s < QUICK_S
+
     def describe(self) -> Mapping[str, Any]:
         one_us, many_us = round(self.one_s * 1e6), round(self.many_s * 1e6)
         return {"batched": self.batched, "one_row_us": one_us, f"{TRIED_ROWS}_rows_us": many_us}
 
 
 def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.perf_counter) -> Gain | None:
-    """The gain of a scorer on its signature's example; None without one. Costs ten calls."""
+    """The gain of a scorer on its signature's example; None without one.
+
+    Costs ten calls, or two of a slow model, whose replica would come late otherwise.
+    """
     example = scorer.signature.example
     if not example:
         return None
@@ -59,6 +76,8 @@ def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.
             began = clock()
             scorer.finish(requests)
             taken.append(clock() - began)
+            if sum(taken) > LONG_S:
+                break
         return min(taken)
 
     return Gain(best([prepared]), best([prepared] * TRIED_ROWS))
@@ -71,13 +90,18 @@ class Batches:
         self._most_rows = most_rows
         self._gains: WeakKeyDictionary[Scorer, Gain | None] = WeakKeyDictionary()
         self._waiting: dict[Scorer, list[_Waiting]] = {}
+        self._away: dict[Scorer, asyncio.Task[None]] = {}
 
     def learn(self, loaded: Loaded, now: datetime) -> Loaded:
         """Measure the scorers that are new here, and give back what was loaded. For the thread that loads."""
         for arm in loaded.arms:
             if arm.scorer not in self._gains:
-                self._gains[arm.scorer] = measure(arm.scorer, now)
+                self.know(arm.scorer, measure(arm.scorer, now))
         return loaded
+
+    def know(self, scorer: Scorer, gain: Gain | None) -> None:
+        """What a scorer gains, when it is known already."""
+        self._gains[scorer] = gain
 
     def gain(self, scorer: Scorer) -> Gain | None:
         return self._gains.get(scorer)
@@ -91,20 +115,39 @@ class Batches:
         self, scorer: Scorer, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None
     ) -> list[Answer]:
         """`scorer.answer`, in one call of the model with the others of this turn."""
-        request = _Waiting(scorer.prepare(rows, now, marks), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        request = _Waiting(scorer.prepare(rows, now, marks), loop.create_future())
         waiting = self._waiting.setdefault(scorer, [])
         waiting.append(request)
-        if len(waiting) == 1:
-            request.answers.get_loop().call_soon(self._run, scorer)
+        if len(waiting) == 1 and scorer not in self._away:
+            loop.call_soon(self._run, loop, scorer)
         return await request.answers
 
-    def _run(self, scorer: Scorer) -> None:
-        waiting = self._waiting.pop(scorer)
+    def _run(self, loop: asyncio.AbstractEventLoop, scorer: Scorer) -> None:
+        batch = self._next(scorer)
+        gain = self._gains.get(scorer)
+        if gain is not None and not gain.quick:
+            self._away[scorer] = loop.create_task(self._run_away(loop, scorer, batch))
+            return
+        settle(batch, outcomes(scorer, [one.prepared for one in batch]))
+        if scorer in self._waiting:
+            loop.call_soon(self._run, loop, scorer)
+
+    async def _run_away(self, loop: asyncio.AbstractEventLoop, scorer: Scorer, batch: Sequence[_Waiting]) -> None:
+        try:
+            settle(batch, await asyncio.to_thread(outcomes, scorer, [one.prepared for one in batch]))
+        finally:
+            del self._away[scorer]
+            if scorer in self._waiting:
+                loop.call_soon(self._run, loop, scorer)
+
+    def _next(self, scorer: Scorer) -> list[_Waiting]:
+        """The requests of the next call; those whose callers left are let go."""
+        waiting = [one for one in self._waiting.pop(scorer) if not one.answers.done()]
         batch, rest = split(waiting, self._most_rows)
         if rest:
             self._waiting[scorer] = rest
-            batch[0].answers.get_loop().call_soon(self._run, scorer)
-        finish(scorer, [one for one in batch if not one.answers.done()])
+        return batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +166,23 @@ def split(waiting: list[_Waiting], most_rows: int) -> tuple[list[_Waiting], list
     return waiting, []
 
 
-def finish(scorer: Scorer, batch: Sequence[_Waiting]) -> None:
-    """Give every request its answers. Where the model fails on a batch, each has its own call, and its own error."""
-    if not batch:
-        return
+def outcomes(scorer: Scorer, requests: Sequence[Prepared]) -> list[Outcome]:
+    """For each request its answers, or its error: where the model fails on a batch, each has a call of its own."""
+    if not requests:
+        return []
     try:
-        answers = scorer.finish([one.prepared for one in batch])
+        return list(scorer.finish(requests))
     except Exception as error:  # noqa: BLE001 a model fails in any way, and it goes on to whom it concerns
-        if len(batch) == 1:
-            batch[0].answers.set_exception(error)
-            return
-        for one in batch:
-            finish(scorer, [one])
-        return
-    for one, own in zip(batch, answers, strict=True):
-        one.answers.set_result(own)
+        if len(requests) == 1:
+            return [error]
+    return [outcome for one in requests for outcome in outcomes(scorer, [one])]
+
+
+def settle(batch: Sequence[_Waiting], ended: Sequence[Outcome]) -> None:
+    for one, outcome in zip(batch, ended, strict=True):
+        if one.answers.done():  # its caller left meanwhile
+            continue
+        if isinstance(outcome, Exception):
+            one.answers.set_exception(outcome)
+        else:
+            one.answers.set_result(outcome)

@@ -1,7 +1,8 @@
 """Endpoints on Ray Serve: an application each under /v2/models/<endpoint>, and a shipper of prediction logs per node.
 
-A replica holds the model, answers HTTP itself, follows its endpoint's document and logs before it answers. The shipper
-is an actor of its own that Ray starts again when it dies, so it outlives every replica.
+A replica holds the model, answers HTTP itself, follows its endpoint's documents and logs before it answers. The shipper
+is an actor of its own that Ray starts again when it dies, so it outlives every replica. Endpoints start side by side,
+and one that does not keeps no other from serving.
 """
 
 from __future__ import annotations
@@ -11,39 +12,47 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
 
 from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.endpoints import endpoint as endpoint_document
-from lakeloop.lakehouse.errors import NotFound, Unavailable
+from lakeloop.lakehouse.errors import NotFound, Refused, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
 from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
-from lakeloop.ray_jobs.serving.asgi import Receive, Scope, Send
+from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
 from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.counts import clear
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
+from lakeloop.ray_jobs.serving.front import Front
+from lakeloop.ray_jobs.serving.gate import Gate
 from lakeloop.ray_jobs.serving.inference import Inference
+from lakeloop.ray_jobs.serving.limits import Admission, Limits
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
+from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
+from lakeloop.ray_jobs.serving.policy import Policy, code_version
+from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
 from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
 from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import Backlog, WriteAhead
+from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 SEAL_S = 0.1
-SEALS = 10
-"""Between two looks at how much the folder of the log holds."""
-REPLICA_CPUS = 0.2
-MOST_ONGOING = 256
+TELL_S = 1.0
 READY_S = 120.0
 DRAIN_S = 30.0
+NAMESPACE = "lakeloop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +64,51 @@ class Replica:
     endpoint: str
     log_folder: Path
     load: LoadEndpoint = load_endpoint
+    limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Serving:
-    """Endpoints that were deployed on this process's cluster."""
+    """Endpoints that were deployed on this process's cluster. `failed` says of some why they do not serve."""
 
     url: str
     project: str
     endpoints: tuple[str, ...]
     shipper: Any
+    deployed: Mapping[str, Deployed]
+    front: Front
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def change(self, endpoint: str, policy: Policy, *, code: str = "", ready_s: float = READY_S) -> None:
+        """Run an endpoint by another policy, or another code: new replicas answer before the old ones end.
+
+        Unavailable when they do not come up; the old ones go on answering then.
+        """
+        before = self.deployed[endpoint]
+        target = Deployed(replace(before.replica, limits=policy.limits), policy, code or before.code)
+        run_applications([target])
+        reason = wait_running([target], ready_s).get(endpoint)
+        if reason:
+            raise Unavailable(
+                f"the endpoint {endpoint} is not changed: {reason}", todo="see the reason, then try again"
+            )
+        self.deployed = {**self.deployed, endpoint: target}
+
+    def retry_failed(self, ready_s: float = READY_S) -> None:
+        """Start the endpoints that failed once more; `failed` says afterwards which still do."""
+        targets = [replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in self.failed]
+        self.deployed = {**self.deployed, **{target.name: target for target in targets}}
+        if targets:
+            run_applications(targets)
+            self.failed = wait_running(targets, ready_s)
 
     def endpoint_url(self, endpoint: str) -> str:
         return f"{self.url}/v2/models/{endpoint}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC listens; empty when it does not."""
+        return f"{self.front.host}:{self.front.grpc_port}" if self.front.grpc_port is not None else ""
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until no logged prediction is left on this node; False when time was over first.
@@ -90,8 +131,8 @@ class Serving:
 
         False when prediction rows were left on the disk.
         """
-        for endpoint in self.endpoints:
-            serve.delete(application(self.project, endpoint))
+        for name in (self.front.application, *(application(self.project, endpoint) for endpoint in self.endpoints)):
+            serve.delete(name)
         shipped = self.drain(timeout_s)
         ray.get(self.shipper.close.remote())
         ray.kill(self.shipper)
@@ -114,110 +155,116 @@ def deploy(
     endpoints: Sequence[str],
     *,
     log_folder: Path,
-    replicas: tuple[int, int] = (1, 1),
+    policies: Mapping[str, Policy] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    grpc_port: int | None = None,
     load: LoadEndpoint = load_endpoint,
+    code: str = "",
     ready_s: float = READY_S,
 ) -> Serving:
-    """Serve endpoints on the cluster this process is connected to, and wait until each answers. Port 0: any free one.
+    """Serve endpoints on the cluster this process is connected to, and wait until each answers.
 
-    NotFound or Refused for an endpoint without a document or a champion, before anything is started; Unavailable when a
-    replica does not come up.
+    A port of 0 is any free one; without a `grpc_port` there is HTTP alone.
+    An endpoint without a policy has one replica. What does not start is in `failed`. When none does, the first one's
+    error is raised: NotFound or Refused for one without a document or a champion, Unavailable for one whose replica
+    does not come up.
     """
     lake = open_lake(lake_url)
-    for endpoint in endpoints:
-        check_endpoint(lake, project, endpoint)
+    refused = {name: error for name in endpoints if (error := nothing_to_serve(lake, project, name))}
+    if len(refused) == len(endpoints):
+        raise next(iter(refused.values()), NotFound("no endpoint is named", todo="name one"))
+    clear(metrics_folder(log_folder))
     port = port or free_ports(1)[0]
-    serve.start(
-        proxy_location="EveryNode",
-        http_options={"host": host, "port": port},
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-    )
+    grpc_port = free_ports(1)[0] if grpc_port == 0 else grpc_port
+    start_serve(host, port)
+    policies, code = policies or {}, code or code_version()
+    deployed = {}
+    for name in endpoints:
+        policy = policies.get(name, Policy())
+        replica = Replica(lake_url, project, name, log_folder, load, policy.limits)
+        deployed[name] = Deployed(replica, policy, code)
+    failed = {name: str(error) for name, error in refused.items()}
+    asleep = frozenset(name for name, one in deployed.items() if one.policy.least == 0)
+    front = Front(tuple(endpoints), asleep, log_folder, host, port, grpc_port)
     shipper = start_shipper(lake_url, log_folder)
-    serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper)
+    serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper, deployed, front, failed)
     try:
-        for endpoint in endpoints:
-            run_application(Replica(lake_url, project, endpoint, log_folder, load), replicas)
-        wait_ready(serving, ready_s)
+        targets = [one for name, one in deployed.items() if name not in refused]
+        run_applications([*targets, front])
+        serving.failed |= wait_ready(serving.url, [*targets, front], ready_s)
+        if front.name in serving.failed:
+            raise Unavailable(f"the front does not start: {serving.failed[front.name]}", todo="choose other ports")
+        if len(serving.failed) == len(endpoints):
+            name, reason = next(reversed(serving.failed.items()))
+            raise Unavailable(f"the endpoint {name} does not start: {reason}", todo="see the reason, then deploy again")
     except BaseException:
         serving.shutdown()
         raise
     return serving
 
 
-def check_endpoint(lake: Lake, project: str, endpoint: str) -> None:
-    """NotFound or Refused when the endpoint has nothing to serve."""
+def start_serve(host: str, port: int) -> None:
+    """Serve with its HTTP proxy; nothing when it runs already."""
+    serve.start(
+        proxy_location="EveryNode",
+        http_options={"host": host, "port": port},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+
+
+def nothing_to_serve(lake: Lake, project: str, endpoint: str) -> NotFound | Refused | None:
+    """Why the endpoint cannot be served yet, if it cannot."""
     found = endpoint_document(lake, project, endpoint)
     if found is None:
-        raise NotFound(
-            f"{project} has no endpoint {endpoint!r}",
-            where=lake.url,
-            todo=f"train a model first: lakeloop train {endpoint}",
-        )
-    wanted_arms(found.body, endpoint)
+        todo = f"train a model first: lakeloop train {endpoint}"
+        return NotFound(f"{project} has no endpoint {endpoint!r}", where=lake.url, todo=todo)
+    try:
+        wanted_arms(found.body, endpoint)
+    except Refused as error:
+        return error
+    return None
 
 
 def application(project: str, endpoint: str) -> str:
     return f"{project}-{endpoint}"
 
 
-def run_application(replica: Replica, replicas: tuple[int, int]) -> None:
-    """Ask Serve for one endpoint's application; it comes up in the background."""
-    least, most = replicas
-    count: dict[str, Any] = {"num_replicas": least}
-    if most > least:
-        count = {"autoscaling_config": {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 8}}
-    deployment = serve.deployment(serve.ingress(builder(replica))()).options(
-        name="endpoint",
-        max_ongoing_requests=MOST_ONGOING,
-        ray_actor_options={"num_cpus": REPLICA_CPUS},
-        health_check_period_s=5,
-        max_constructor_retry_count=3,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=5,
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-        **count,
-    )
-    name = application(replica.project, replica.endpoint)
-    target = serve.RunTarget(deployment.bind(), name, route_prefix=f"/v2/models/{replica.endpoint}")
-    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What Serve is asked to run for one endpoint."""
+
+    replica: Replica
+    policy: Policy
+    code: str
+    tries: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.replica.endpoint
+
+    @property
+    def application(self) -> str:
+        return application(self.replica.project, self.replica.endpoint)
+
+    @property
+    def route(self) -> str:
+        return f"/v2/models/{self.replica.endpoint}"
+
+    @property
+    def ready_path(self) -> str:
+        return f"{self.route}/ready"
+
+    def target(self) -> serve.RunTarget:
+        code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}".encode()).hexdigest()[:16]
+        deployment = serve.deployment(serve.ingress(builder(self.replica))()).options(**self.policy.options(code))
+        return serve.RunTarget(deployment.bind(), self.application, route_prefix=self.route)
 
 
-def wait_ready(serving: Serving, timeout_s: float) -> None:
-    """Return when every endpoint has a replica that answers through the proxy.
-
-    Unavailable with Serve's reason when one fails or time is over.
-    """
-    import urllib.error
-    import urllib.request
-
-    until = time.monotonic() + timeout_s
-    waiting = list(serving.endpoints)
-    while waiting:
-        endpoint = waiting[0]
-        try:
-            with urllib.request.urlopen(f"{serving.endpoint_url(endpoint)}/ready", timeout=5):
-                waiting.pop(0)
-                continue
-        except (urllib.error.URLError, OSError):
-            status = serve.status().applications.get(application(serving.project, endpoint))
-        if status is not None and status.status == "DEPLOY_FAILED":
-            raise Unavailable(
-                f"the endpoint {endpoint} does not start: {reason_of(status)}", todo="see the reason, then deploy again"
-            )
-        if time.monotonic() > until:
-            raise Unavailable(
-                f"the endpoint {endpoint} was not ready after {timeout_s:.0f} s", todo="look at the logs of Ray Serve"
-            )
-        time.sleep(0.1)
-
-
-def reason_of(status: Any) -> str:
-    """The line of a replica's traceback that says what went wrong."""
-    texts = [one.message for one in status.deployments.values()] or [status.message]
-    lines = [line.strip() for text in texts for line in text.splitlines() if "Error" in line or "lakeloop" in line]
-    return str(lines[-1] if lines else status.message)
+def run_applications(targets: Sequence[Deployed | Front]) -> None:
+    """Ask Serve for applications, or for changes of them; they come up in the background, side by side."""
+    asked = [target.target() for target in targets]
+    serve.run_many(asked, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
 
 def start_shipper(lake_url: str, log_folder: Path) -> Any:
@@ -226,7 +273,7 @@ def start_shipper(lake_url: str, log_folder: Path) -> Any:
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(ShipperActor)
     mark = hashlib.sha256(f"{lake_url}|{log_folder}".encode()).hexdigest()[:12]
     name = f"shipper-{node[:12]}-{mark}"
-    return actor.options(name=name, namespace="lakeloop", lifetime="detached", get_if_exists=True).remote(
+    return actor.options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True).remote(
         lake_url, log_folder
     )
 
@@ -244,9 +291,6 @@ class ShipperActor:
         self._shipper.close()
 
 
-ASGIApp: TypeAlias = "Callable[[Scope, Receive, Send], Any]"
-
-
 def builder(replica: Replica) -> Callable[[], ASGIApp]:
     """A function without arguments that makes a replica's app in the replica: what `serve.ingress` takes."""
 
@@ -257,13 +301,14 @@ def builder(replica: Replica) -> Callable[[], ASGIApp]:
 
 
 class ReplicaApp:
-    """The app of one replica, with its log writer and its watcher.
+    """The app of one replica, with its log writer, what it follows and what it counts.
 
     Everything is opened when the replica is built: a failure keeps it from starting.
     """
 
     def __init__(self, replica: Replica) -> None:
         lake = open_lake(replica.lake_url)
+        self._clock = lake.clock
         self._backlog = Backlog(replica.log_folder)
         self._log = WriteAhead(replica.log_folder)
         self._commits = Commits(self._log, lake.journal)
@@ -277,18 +322,24 @@ class ReplicaApp:
             ),
             report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
         )
-        self._watcher.start()
+        self._gate = Gate(lake, replica.project, [replica.endpoint])
+        self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
+        self._admission = Admission(replica.limits)
         self.inference = Inference(
             replica.project,
             replica.endpoint,
             loaded=self._loaded,
-            append=self._recorder.append,
+            append=self._append,
             state=self._state,
             clock=lake.clock,
+            count=self._metrics.answered,
+            admission=self._admission,
             batches=batches,
         )
-        self._endpoint = Endpoint(self.inference)
-        self._sealing: asyncio.Task[None] | None = None
+        self._endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
+        self._watcher.start()
+        self._gate.start()
+        self._ticking: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -300,34 +351,60 @@ class ReplicaApp:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._sealing = asyncio.create_task(self._seal())
+                self._ticking = asyncio.create_task(self._tick())
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await asyncio.to_thread(self._close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _seal(self) -> None:
+    async def _tick(self) -> None:
+        """What is to be done often: seal the log, see how late the event loop is, and now and then tell the gauges."""
+        told = 0.0
         while True:
-            self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
-            for _ in range(SEALS):
-                await asyncio.sleep(SEAL_S)
-                self._log.seal_due()
+            due = time.monotonic() + SEAL_S
+            await asyncio.sleep(SEAL_S)
+            self._log.seal_due()
+            now = time.monotonic()
+            self._admission.lag_s = now - due
+            if now - told >= TELL_S:
+                self._tell()
+                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
+                told = now
+
+    def _tell(self) -> None:
+        watcher = self._watcher
+        self._metrics.tell(
+            admission=self._admission,
+            loaded=watcher.loaded,
+            wanted=watcher.wanted,
+            failing=bool(watcher.error or self._gate.error),
+            dropped=self._recorder.dropped,
+            now=self._clock(),
+        )
 
     def _close(self) -> None:
-        if self._sealing is not None:
-            self._sealing.get_loop().call_soon_threadsafe(self._sealing.cancel)
+        if self._ticking is not None:
+            self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
         self._watcher.close()
+        self._gate.close()
         self._commits.close()
         self._log.close()
+        self._metrics.close()
+
+    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
+        written = self._recorder.append(shape, request)
+        self._metrics.scored(request.arm, request.version, request.count)
+        return written
 
     def _loaded(self) -> Loaded:
         return self._watcher.loaded
 
     def _state(self) -> Mapping[str, Any]:
+        watcher, gate = self._watcher, self._gate
         return {
-            "wanted": self._watcher.wanted,
-            "error": self._watcher.error,
+            "wanted": watcher.wanted,
+            "error": watcher.error or gate.error,
             "pending": self._backlog.rows(),
             "dropped": self._recorder.dropped,
             "process": os.getpid(),

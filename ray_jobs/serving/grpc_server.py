@@ -258,7 +258,7 @@ def path_of(name: str, version: str = "") -> str:
     """An endpoint's path. NotFound for what cannot be a name or a version."""
     for word in (name, version or "0"):
         if not NAME.fullmatch(word):
-            raise NotFound(f"there is no endpoint {name!r}" + (f", version {version!r}" if version else ""))
+            raise NotFound(f"there is no model {name!r}" + (f", version {version!r}" if version else ""))
     return f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
 
 

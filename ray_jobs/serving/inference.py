@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
@@ -68,27 +69,32 @@ class Chosen:
     began: float
     places: Sequence[int] | None = None
     marks: list[float] = field(default_factory=list)
-    """When its rows were checked, and looked up and derived, by whoever was asked last."""
+    """When its rows were checked, and looked up and derived."""
     written: list[Future[None]] = field(default_factory=list)
-    """What must be done before the answer leaves."""
+    """What must be done, too, before the answer leaves."""
 
     def about(self, by: Arm) -> Mapping[str, Any]:
-        """What the log says of the request beside its rows. To be called when it is answered."""
-        answered = time.perf_counter()
+        """What the log says of the request beside its rows, which `by` has just answered."""
+        answered, loaded = time.perf_counter(), self.loaded
         checked, looked_up = self.marks[-2:]
         return {
             "request_id": self.request_id,
             "at": self.now,
-            "model": self.loaded.model,
+            "model": loaded.model,
             "version": by.version,
             "arm": by.name,
-            "revision": self.loaded.revision,
+            "revision": loaded.revision,
             "latency_ms": (answered - self.began) * 1000,
             "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
             "answered": answered,
             "feature_versions": by.feature_versions,
             "trace_id": TRACE.get(),
         }
+
+    async def committed(self) -> None:
+        """Wait until what was logged is where it must be."""
+        for one in self.written:
+            await committed(one)
 
 
 class TooLarge(Invalid):
@@ -116,9 +122,11 @@ class Inference:
         state: Callable[[], Mapping[str, Any]],
         clock: Callable[[], datetime],
         count: Count = count_nothing,
+        admission: Admission | None = None,
         batches: Batches | None = None,
     ) -> None:
         self.project, self.name, self.count = project, name, count
+        self._admission = admission or Admission(Limits())
         self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
@@ -133,7 +141,6 @@ class Inference:
             loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
         )
         answers, versions = await self._answers(rows, parts)
-        await committed(parts)
         mixed = len(set(versions)) > 1
         said = [_public(answer) for answer in answers]
         return {
@@ -162,11 +169,10 @@ class Inference:
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
             arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
-            await committed(parts)
+            await parts[0].committed()
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
         answers, versions = await self._answers(rows, parts)
-        await committed(parts)
         if len(set(versions)) > 1:
             parameters["versions"] = ",".join(map(str, versions))
         by = versions[0] if len(set(versions)) == 1 else loaded.champion.version
@@ -236,11 +242,9 @@ class Inference:
         names = output_names(request.outputs, scorer.signature)
         given = given_of(request.inputs, scorer.signature)
         check_count(given.count)
-        columns = scorer.takes_columns(given.columns)
-        if columns and given.count > ROWS_INLINE:
-            answered = await asyncio.to_thread(self._score_columns, given, chosen, by)
-        elif columns and not self._batches.gains(scorer):
-            answered = self._score_columns(given, chosen, by)
+        small = given.count <= ROWS_INLINE
+        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+            answered = await self._admission.run(small, self._score_columns, given, chosen, by)
         else:
             answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
         return outputs(names, answered, scorer.signature)
@@ -249,6 +253,7 @@ class Inference:
         """The answers and their versions, in the order of the rows, after all of them are logged."""
         if len(parts) == 1:
             arm, answers = await self._answer(rows, parts[0])
+            await parts[0].committed()
             return answers, [arm.version] * len(rows)
         scored = []
         for chosen in parts:
@@ -260,23 +265,21 @@ class Inference:
             self._log_rows(own, answers, chosen, arm)
             for place, answer in zip(chosen.places or (), answers, strict=True):
                 by_place[place] = answer, arm.version
+        for chosen in parts:
+            await chosen.committed()
         ordered = [by_place[place] for place in range(len(rows))]
         return [answer for answer, _ in ordered], [by for _, by in ordered]
 
     async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
         """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
-        loaded, arm = chosen.loaded, chosen.arm
-        if len(rows) <= ROWS_INLINE and not self._batches.gains(arm.scorer):
-            return loaded.answer(arm, lambda by: self._score_rows(rows, chosen, by))
-        return await loaded.answer_soon(arm, lambda by: self._score_soon(rows, chosen, by))
+        return await chosen.loaded.answer_soon(chosen.arm, lambda by: self._score_soon(rows, chosen, by))
 
     async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
-        """In a thread if they are many, with other requests of now if the model gains by it."""
-        if len(rows) > ROWS_INLINE:
-            return await asyncio.to_thread(self._score_rows, rows, chosen, by)
-        if not self._batches.gains(by.scorer):
-            return self._score_rows(rows, chosen, by)
-        answers = await self._batches.answer(by.scorer, rows, chosen.now, chosen.marks)
+        """With other requests of now where the model gains by it."""
+        small = len(rows) <= ROWS_INLINE
+        if not (small and self._batches.gains(by.scorer)):
+            return await self._admission.run(small, self._score_rows, rows, chosen, by)
+        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now, chosen.marks)
         if chosen.places is None:
             self._log_rows(rows, answers, chosen, by)
         return answers
@@ -293,7 +296,7 @@ class Inference:
         logged = [_logged(store, row, answer) for row, answer in zip(rows, answers, strict=True)]
         if chosen.places is not None:
             logged = [{**one, "number": place} for one, place in zip(logged, chosen.places, strict=True)]
-        self._log(shape, Logged(**about, rows=logged), chosen)
+        self._write(shape, Logged(**about, rows=logged), chosen)
 
     def _score_columns(self, given: Given, chosen: Chosen, by: Arm) -> Answered:
         """Score and log columns that are complete."""
@@ -309,10 +312,10 @@ class Inference:
             inputs=answers.inputs,
             given=[name for name in given.columns if name in store],
         )
-        self._log(shape, logged, chosen)
+        self._write(shape, logged, chosen)
         return Answered(answers.predictions, answers.decisions, moments, given.ids)
 
-    def _log(self, shape: Shape, logged: Logged | LoggedColumns, chosen: Chosen) -> None:
+    def _write(self, shape: Shape, logged: Logged | LoggedColumns, chosen: Chosen) -> None:
         written = self._append(shape, logged)
         if written is not None:
             chosen.written.append(written)
@@ -327,13 +330,10 @@ class Inference:
         return found
 
 
-async def committed(parts: Sequence[Chosen]) -> None:
-    """Wait until what was logged is in the lake, where it must be; Unavailable if that failed, or takes too long."""
-    waiting = [asyncio.wrap_future(one) for chosen in parts for one in chosen.written]
-    if not waiting:
-        return
+async def committed(written: Future[None]) -> None:
+    """Wait until what was logged is in the lake; Unavailable if that failed, or takes too long."""
     try:
-        await asyncio.wait_for(asyncio.gather(*waiting), COMMIT_S)
+        await asyncio.wait_for(asyncio.wrap_future(written), COMMIT_S)
     except TimeoutError as error:
         raise Unavailable(
             f"the prediction was not in the lake after {COMMIT_S:.0f} s, and [serving] log is sync",
@@ -387,6 +387,8 @@ def status_of(error: LakeloopError) -> int:
             return 403
         case NotFound():
             return 404
+        case TooLate():
+            return 504
         case Unavailable():
             return 503
         case _:

@@ -62,7 +62,8 @@ def load_with(
     arms = tuple(map(arm, wanted_arms(body, endpoint)))
     policy = LogPolicy.from_json(body.get("log"))
     key = forgetting.secret(lake.store) if policy.hash else b""
-    return Loaded(model, revision.number, arms, snapshots, str(body.get("sticky", "")), phase, policy, key)
+    sticky = str(body.get("sticky", ""))
+    return Loaded(model, revision.number, arms, snapshots, sticky, phase, policy, key)
 
 
 def warm(scorer: Scorer, lake: Lake, name: str) -> None:

@@ -1,7 +1,7 @@
 """What a replica says of itself, in the journal `replicas`: the revision it serves, and what it counted of each arm.
 
 A rollout goes on only when every replica has what it would answer with, and goes back by these counts. A report is one
-small object: on every change, every half minute, and every ten seconds while there is more than one arm.
+small object: on every change, every half minute, and every five seconds while there is more than one arm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.ray_jobs.serving.arms import Loaded
 
 EVERY_S = 30.0
-EVERY_SPLIT_S = 10.0
+EVERY_SPLIT_S = 5.0
 RETRY_S = 5.0
 log = logging.getLogger("lakeloop.reports")
 

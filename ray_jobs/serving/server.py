@@ -1,4 +1,4 @@
-"""The root of an HTTP server over endpoints of this process: a raw ASGI app.
+"""The root of an HTTP server over endpoints, of this process or elsewhere (front.py): a raw ASGI app.
 
 /v2, /v2/health/live, /v2/health/ready            Open Inference Protocol V2
 /v2/models/<endpoint>/…                           endpoint.py
@@ -10,9 +10,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import orjson
 
 from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.ray_jobs.serving.asgi import (
@@ -26,7 +29,6 @@ from lakeloop.ray_jobs.serving.asgi import (
     send_reply,
     success,
 )
-from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.openapi import openapi
 
 MODELS = "/v2/models/"
@@ -35,13 +37,23 @@ EXTENSIONS = ["binary_tensor_data", "parameters", "row_form"]
 PAGE = "text/html; charset=utf-8"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
+Page: TypeAlias = "Callable[[Scope, Receive], Awaitable[Reply]]"
+
+
+class Face(Protocol):
+    """What answers for one endpoint: an `Endpoint`, or who asks one."""
+
+    async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
+        """The reply to a request for a path under the endpoint's own."""
+        ...
+
 
 class Server:
-    """Answers for the endpoints of this moment. `ready()` says whether the process should get requests."""
+    """Answers for the endpoints of this moment. `ready()` says whether the process should get requests at all."""
 
     def __init__(
         self,
-        endpoints: Callable[[], Mapping[str, Endpoint]],
+        endpoints: Callable[[], Mapping[str, Face]],
         *,
         ready: Callable[[], bool] = lambda: True,
         metrics: Callable[[], str] | None = None,
@@ -64,7 +76,7 @@ class Server:
         if path.startswith(FIRST_MODELS):
             name, rest = first_path(path[len(FIRST_MODELS) :])
             return await self._endpoint(name, rest, scope, receive)
-        return await self._own(path.rstrip("/"), scope)
+        return await self._own(path.rstrip("/"), scope, receive)
 
     async def _endpoint(self, name: str, rest: str, scope: Scope, receive: Receive) -> Reply:
         endpoint = self._endpoints().get(name)
@@ -73,15 +85,15 @@ class Server:
             return failure(404, f"there is no model {name[:200]!r} (there is: {there})")
         return await endpoint.reply(rest, scope, receive)
 
-    async def _own(self, path: str, scope: Scope) -> Reply:
-        pages: Mapping[str, Callable[[], Reply]] = {
+    async def _own(self, path: str, scope: Scope, receive: Receive) -> Reply:
+        pages: Mapping[str, Page] = {
             "/v2": self._about,
             "/v2/models": self._models,
             "/v1/models": self._models,
-            "/v2/health/live": lambda: success({"live": True}),
+            "/v2/health/live": self._live,
             "/v2/health/ready": self._health,
             "/openapi.json": self._openapi,
-            "/docs": lambda: Reply(200, self._page, kind=(b"content-type", PAGE.encode())),
+            "/docs": self._docs,
             **({"/metrics": self._measured} if self._metrics is not None else {}),
         }
         page = pages.get(path)
@@ -90,27 +102,41 @@ class Server:
         if scope["method"] not in ("GET", "HEAD"):
             return not_allowed(path, scope["method"], "GET")
         try:
-            return await asyncio.to_thread(page) if path == "/metrics" else page()
+            return await page(scope, receive)
         except LakeloopError as error:
             return failed(error)
 
-    def _about(self) -> Reply:
+    async def _about(self, scope: Scope, receive: Receive) -> Reply:
         return success({"name": "lakeloop", "version": self._version, "extensions": EXTENSIONS})
 
-    def _models(self) -> Reply:
+    async def _models(self, scope: Scope, receive: Receive) -> Reply:
         return success({"models": sorted(self._endpoints())})
 
-    def _health(self) -> Reply:
-        if self._ready():
-            return success({"live": True, "ready": True})
-        return Reply(503, success({"live": True, "ready": False}).body)
+    async def _live(self, scope: Scope, receive: Receive) -> Reply:
+        return success({"live": True})
 
-    def _openapi(self) -> Reply:
-        return success(openapi([one.inference.metadata() for one in self._endpoints().values()], self._version))
+    async def _health(self, scope: Scope, receive: Receive) -> Reply:
+        """Ready when every endpoint says so."""
+        ready = self._ready() and all(reply.status == 200 for reply in await self._all("/ready", scope, receive))
+        body = success({"live": True, "ready": ready}).body
+        return Reply(200 if ready else 503, body)
 
-    def _measured(self) -> Reply:
+    async def _openapi(self, scope: Scope, receive: Receive) -> Reply:
+        """Of the endpoints that this caller may know of."""
+        told = [reply.body for reply in await self._all("", scope, receive) if reply.status == 200]
+        return success(openapi([orjson.loads(body) for body in told], self._version))
+
+    async def _docs(self, scope: Scope, receive: Receive) -> Reply:
+        return Reply(200, self._page, kind=(b"content-type", PAGE.encode()))
+
+    async def _measured(self, scope: Scope, receive: Receive) -> Reply:
         assert self._metrics is not None
-        return Reply(200, self._metrics().encode(), kind=(b"content-type", METRICS.encode()))
+        text = await asyncio.to_thread(self._metrics)
+        return Reply(200, text.encode(), kind=(b"content-type", METRICS.encode()))
+
+    async def _all(self, path: str, scope: Scope, receive: Receive) -> list[Reply]:
+        """What each endpoint replies to the same request."""
+        return await asyncio.gather(*(one.reply(path, scope, receive) for one in self._endpoints().values()))
 
 
 def first_path(path: str) -> tuple[str, str]:

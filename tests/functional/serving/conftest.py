@@ -64,7 +64,7 @@ class KnownTemperature:
         return ({"temp": 7.5}, KNOWN) if key == ("EWR",) else (None, None)
 
 
-def scorers() -> dict[str, Scorer]:
+def known_scorers() -> dict[str, Scorer]:
     late = {"share": 0.5, "origin": "EWR", "night": False, "due": "2026-05-01T12:00:00Z", "note": "x", "temp": 1.0}
     lookups = {"weather": KnownTemperature()}
     binary = Signature("binary", FLIGHT, WEATHER, ("false", "true"), "true", example=late)
@@ -123,7 +123,7 @@ def serve(logs: Path) -> Iterator[Serves]:
         )
         return Endpoint(inference)
 
-    endpoints = {name: endpoint(name, scorer) for name, scorer in scorers().items()}
+    endpoints = {name: endpoint(name, scorer) for name, scorer in known_scorers().items()}
     config = uvicorn.Config(Server(lambda: endpoints), port=0, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -141,3 +141,8 @@ def serve(logs: Path) -> Iterator[Serves]:
 def serves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serves]:
     with serve(tmp_path_factory.mktemp("logs")) as there:
         yield there
+
+
+@pytest.fixture(scope="module")
+def scorers() -> dict[str, Scorer]:
+    return known_scorers()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import orjson
 
 from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.asgi import Reply, failure, send_reply, success
+from lakeloop.ray_jobs.serving.asgi import Receive, Reply, Scope, failure
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
 from lakeloop.ray_jobs.serving.grpc_server import asking, start_server
 from lakeloop.ray_jobs.serving.inference import Inference
+from lakeloop.ray_jobs.serving.server import Server
 from lakeloop.ray_jobs.serving.write_ahead import Logged, LoggedColumns, Shape
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -56,53 +56,48 @@ def multiclass() -> Scorer:
     return Scorer(Signature("multiclass", INPUTS[:2], classes=("a", "b")), Halves(), None, None, {}, 1)
 
 
+class Mortal:
+    """An endpoint whose replicas may be gone: then the reply is a proxy's."""
+
+    def __init__(self, endpoint: Endpoint, gone: set[str]) -> None:
+        self._endpoint, self._gone = endpoint, gone
+
+    async def reply(self, path: str, scope: Scope, receive: Receive) -> Reply:
+        if self._endpoint.inference.name in self._gone:
+            return failure(503, "there is no replica", (b"retry-after", b"1"))
+        return await self._endpoint.reply(path, scope, receive)
+
+
 class Served:
     """Endpoints, what they logged, and a gRPC server in a thread with a loop of its own."""
 
     def __init__(self) -> None:
         self.logged: list[Logged | LoggedColumns] = []
         self.unready: set[str] = set()
-        self.permit: Callable[[MutableMapping[str, Any]], Reply | None] | None = None
+        self.permit: Callable[[Scope], Reply | None] | None = None
         arms = (Arm("champion", 3, 10_000, binary(3)), Arm("shadow", 4, 0, binary(4)))
-        self.endpoints = {
+        endpoints = {
             "late": self._endpoint("late", Loaded("late", 5, arms)),
             "kind": self._endpoint("kind", Loaded("kind", 1, (Arm("champion", 1, 10_000, multiclass()),))),
         }
+        self._app = Server(lambda: endpoints)
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def _endpoint(self, name: str, loaded: Loaded) -> Endpoint:
+    def _endpoint(self, name: str, loaded: Loaded) -> Mortal:
         inference = Inference(
             "flights", name, loaded=lambda: loaded, append=self._append, state=dict, clock=lambda: NOW
         )
-        return Endpoint(inference, permit=lambda scope: self.permit(scope) if self.permit else None)
+        endpoint = Endpoint(inference, permit=lambda scope: self.permit(scope) if self.permit else None)
+        return Mortal(endpoint, self.unready)
 
     def _append(self, shape: Shape, request: Logged | LoggedColumns) -> None:
         self.logged.append(request)
 
-    async def app(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        path = scope["path"]
-        if path == "/v2":
-            await send_reply(success({"name": "lakeloop", "version": "1", "extensions": ["binary_tensor_data"]}), send)
-        elif path == "/v2/health/ready":
-            ready = not self.unready
-            await send_reply(success({"ready": True}) if ready else failure(503, "not ready"), send)
-        else:
-            name, _, rest = path.removeprefix("/v2/models/").partition("/")
-            reply = await self._reply(name, f"/{rest}" if rest else "", scope, receive)
-            await send_reply(reply, send)
-
-    async def _reply(self, name: str, path: str, scope: MutableMapping[str, Any], receive: Any) -> Reply:
-        if name not in self.endpoints:
-            return failure(404, f"there is no endpoint {name!r}")
-        if name in self.unready:
-            return failure(503, f"{name} has no replica", (b"retry-after", b"1"))
-        return await self.endpoints[name].reply(path, scope, receive)
-
     def __enter__(self) -> Served:
         self._thread.start()
-        starting = asyncio.run_coroutine_threadsafe(start_server(asking(self.app), "127.0.0.1", 0), self._loop)
+        starting = asyncio.run_coroutine_threadsafe(start_server(asking(self._app), "127.0.0.1", 0), self._loop)
         self._server, self.port = starting.result(30)
         return self
 
@@ -111,7 +106,3 @@ class Served:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def parsed(body: bytes) -> Mapping[str, Any]:
-    return dict(orjson.loads(body))

@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lakeloop.functions.roll_out import roll_out
+from lakeloop.lakehouse import endpoints, registry
 from lakeloop.lakehouse.errors import NotFound, Refused
 from lakeloop.lakehouse.lake import Lake, open_lake
+from lakeloop.lakehouse.project import parse_project
+from lakeloop.lakehouse.rollouts.state import Rollout, rollout_of
+from lakeloop.ray_jobs.serving.arms import place_of
 
 pytestmark = pytest.mark.ray
 UNLOADABLE = 13
@@ -100,9 +105,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     lake.documents.create("endpoints", "flights.late", body(1))
     with start_local(folder / "ray", serve=True) as cluster:
         from lakeloop.ray_jobs.serving.deployment import deploy
+        from lakeloop.ray_jobs.serving.policy import Policy
 
-        logs = cluster.log_folder
-        with deploy(lake.url, "flights", ["late"], log_folder=logs, replicas=(2, 2), load=loader()) as serving:
+        logs, policies = cluster.log_folder, {"late": Policy(2, 2)}
+        with deploy(lake.url, "flights", ["late"], log_folder=logs, policies=policies, load=loader()) as serving:
             yield Place(lake, serving)
 
 
@@ -165,14 +171,14 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def test_an_endpoint_without_a_document_or_a_champion_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    from lakeloop.ray_jobs.serving.deployment import check_endpoint
+    from lakeloop.ray_jobs.serving.deployment import deploy
 
     lake = open_lake(str(tmp_path))
     with pytest.raises(NotFound, match="no endpoint 'late'"):
-        check_endpoint(lake, "flights", "late")
+        deploy(lake.url, "flights", ["late"], log_folder=tmp_path / "log")
     lake.documents.create("endpoints", "flights.late", {**body(1), "arms": []})
     with pytest.raises(Refused, match="no version answers"):
-        check_endpoint(lake, "flights", "late")
+        deploy(lake.url, "flights", ["late"], log_folder=tmp_path / "log")
 
 
 def test_a_version_is_swapped_under_load_without_a_failed_request(place: Place) -> None:
@@ -216,3 +222,75 @@ def test_of_a_killed_replica_and_a_killed_shipper_every_answer_is_logged_exactly
     assert {name: logged[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
     assert max(logged.values()) == 1
     assert len(load.answered) >= 1200
+
+
+RAMP = {
+    "lakeloop.toml": 'name = "flights"\ngoal = "Tell who will be late"\nowner = "ops"\n',
+    "sources/f.toml": """owner = "ops"
+read = { kind = "landing", format = "csv" }
+key = ["id"]
+event_time = "at"
+[columns]
+id = "string"
+at = "timestamp"
+share = "float32"
+delay = "float32"
+""",
+    "models/late.sql": "select id, at as as_of, share, delay as label, at as label_known_at from f",
+    "models/late.toml": """problem = "regression"
+learner = "sklearn"
+[inputs.request]
+share = "float32"
+[split]
+by = "time"
+test = "7d"
+[search]
+metric = "mae"
+[serving]
+rollout = { canary = [20, 60, 100], hold = "1s", back_if = ["errors > 1%"] }
+""",
+}
+
+
+def test_a_version_ramps_under_load_by_what_replicas_report_without_a_failed_request(place: Place) -> None:
+    project = parse_project(RAMP)
+    for number in (1, 2):
+        record = {"artifacts": [], "metrics": [], "lineage": {"views": {}}}
+        assert registry.register(place.lake, "flights", "late", f"run{number}", record) == number
+    documents = place.lake.documents
+    begun = {**body(1), "project": "flights", "barred": []}
+    revision = documents.update(documents.get("endpoints", "flights.late"), begun).number
+    wait_until(lambda: settled(place, revision))
+    endpoints.promote(place.lake, "flights", "late", 2, expected=1, why="better")
+
+    def done() -> bool:
+        roll_out(place.lake, project)
+        return [arm["version"] for arm in documents.get("endpoints", "flights.late").body["arms"]] == [2]
+
+    with Load(place.url, "ramp") as load:
+        wait_until(done)
+        revision = documents.get("endpoints", "flights.late").number
+        wait_until(lambda: settled(place, revision))
+        load.more(100)
+    assert load.failed == []
+    assert set(load.answered.values()) == {1, 2}
+    rollout = rollout_of(documents.get("endpoints", "flights.late").body)
+    assert rollout is not None
+    assert rollout.ended is not None
+    assert rollout.ended.outcome == "done"
+    assert [(one.stage, one.weight) for one in rollout.steps] == [("load", 0), ("share", 2000), ("share", 6000)]
+    logged = place.logged()
+    assert {name: logged[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
+    assert arms_kept(place, rollout)
+
+
+def arms_kept(place: Place, rollout: Rollout) -> bool:
+    """Every key that was answered by the new version stayed with it in later steps: replicas agree with the hash."""
+    rows = place.lake.journal("predictions.flights.late").read()
+    assert rows is not None
+    shares = {one.revision: one.weight for one in rollout.steps}
+    ramp = [row for row in rows.to_pylist() if row["request_id"].startswith("ramp-") and row["revision"] in shares]
+    return all(
+        row["version"] == (2 if place_of("late", row["request_id"]) >= 10_000 - shares[row["revision"]] else 1)
+        for row in ramp
+    )

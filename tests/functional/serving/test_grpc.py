@@ -185,7 +185,7 @@ def failure_of(stub: Any, message: Any, **more: Any) -> Any:
     with pytest.raises(grpc.RpcError) as failed:
         stub.ModelInfer(message, **more)
     code, words = failed.value.code(), failed.value.details()
-    known = ("no typed contents", "out of range", "no endpoint", "version '9'", "no output", "its log says why")
+    known = ("no typed contents", "out of range", "there is no model", "version '9'", "no output", "its log says why")
     return code, next((one for one in known if one in words), words)
 
 
@@ -197,7 +197,7 @@ def test_what_is_wrong_is_told_with_the_code_of_its_kind(stub: Any) -> None:
     unknown = typed()
     for name in ("nobody", "", "../health", "a/b", "ü", "late?x"):
         unknown.model_name = name
-        assert failure_of(stub, unknown) == (code.NOT_FOUND, "no endpoint")
+        assert failure_of(stub, unknown) == (code.NOT_FOUND, "there is no model")
     other = typed()
     other.outputs.add(name="nothing")
     assert failure_of(stub, other) == (code.INVALID_ARGUMENT, "no output")

@@ -96,8 +96,6 @@ WRONG: dict[str, Change] = {
     "a stage that is not built: a table": {SOURCE: ("[columns]", '[expect]\nevery = "1d"\n[columns]')},
     "a stage that is not built: a monitor": {TOML: ('watch    = "inputs"', 'watch    = "online_offline"')},
     "a stage that is not built: an environment": {PROJECT: ("schedules = false", 'reads = "prod"')},
-    "a stage that is not built: a timeout": {TOML: ('timeout  = "1s"', 'timeout = "5s"')},
-    "a stage that is not built: no replica": {TOML: ("replicas = { min = 1", "replicas = { min = 0")},
     "a log without what nobody sends": {TOML: ('timeout  = "1s"', 'log = { drop = ["carier"] }')},
     "a log that is watched for what it drops": {
         TOML: (

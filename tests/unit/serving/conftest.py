@@ -34,6 +34,8 @@ class Halves:
 class KnownTemperature:
     """A view that knows one key."""
 
+    newest = datetime(2026, 5, 1, 11, tzinfo=UTC)
+
     def at(self, key: tuple[Any, ...], as_of: datetime) -> tuple[dict[str, Any] | None, datetime | None]:
         return ({"temp": 7.5}, datetime(2026, 5, 1, 11, tzinfo=UTC)) if key == ("EWR",) else (None, None)
 

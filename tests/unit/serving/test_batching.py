@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -37,23 +38,22 @@ class Counted:
         return matrix.values[:, 0].astype(float)
 
 
+class Held(Counted):
+    """The same, but its first call lasts until it may go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def predict(self, model: Any, matrix: Matrix) -> np.ndarray:
+        predicted = super().predict(model, matrix)
+        assert self.go.wait(30)
+        return predicted
+
+
 def scorer_of(learner: Counted, version: int = 1) -> Scorer:
     inputs = (Input("x", "request", "float64", "number", range=(0, 100), nullable=False),)
     return Scorer(Signature("regression", inputs, example={"x": 1.0}), learner, None, None, {}, version)
-
-
-class Known(Batches):
-    """Batches whose gain is given instead of measured."""
-
-    def __init__(self, gain: Gain, *, most_rows: int = 64) -> None:
-        super().__init__(most_rows=most_rows)
-        self._given = gain
-
-    def gain(self, scorer: Scorer) -> Gain | None:
-        return self._given
-
-    def gains(self, scorer: Scorer) -> bool:
-        return self._given.batched
 
 
 async def together(batches: Batches, scorer: Scorer, now: datetime, *requests: list[dict[str, Any]]) -> list[Any]:
@@ -121,6 +121,29 @@ def test_a_caller_who_left_is_not_answered_and_the_others_are(now: datetime) -> 
     assert asyncio.run(leave()) == [2]
 
 
+def test_a_slow_model_works_in_a_thread_and_what_arrives_meanwhile_is_the_next_batch(now: datetime) -> None:
+    learner = Held()
+
+    async def run() -> list[list[float]]:
+        batches, scorer = Batches(), scorer_of(learner)
+        batches.know(scorer, Gain(one_s=1.0, many_s=2.0))
+        first = asyncio.ensure_future(batches.answer(scorer, [{"x": 1}], now))
+        while not learner.calls:
+            await asyncio.sleep(0.001)
+        others = [asyncio.ensure_future(batches.answer(scorer, [{"x": x}], now)) for x in (2, POISON, 4)]
+        gone = asyncio.ensure_future(batches.answer(scorer, [{"x": 5}], now))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        learner.go.set()
+        answers = [await first, *await asyncio.gather(*others, return_exceptions=True)]
+        return [one if isinstance(one, Exception) else predictions(one) for one in answers]
+
+    first, second, poisoned, fourth = asyncio.run(run())
+    assert (first, second, fourth) == ([1], [2], [4])
+    assert isinstance(poisoned, ZeroDivisionError)
+    assert learner.calls == [1, 3, 1, 1, 1]
+
+
 def test_versions_have_batches_of_their_own(now: datetime) -> None:
     first, second = Counted(), Counted()
     batches = Batches()
@@ -154,7 +177,14 @@ def test_the_gain_is_measured_once_for_a_version_on_its_example(now: datetime) -
 
 def test_the_gain_is_that_of_the_best_of_five_calls(now: datetime) -> None:
     ticks: Iterator[float] = iter([0, 9, 10, 12, 20, 29, 30, 39, 40, 49, 50, 59, 60, 63, 70, 79, 80, 89, 90, 99])
-    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(2, 3)
+    gain = measure(scorer_of(Counted()), now, clock=lambda: next(ticks) / 1000)
+    assert gain is not None
+    assert (gain.one_s, gain.many_s) == pytest.approx((0.002, 0.003))
+
+
+def test_a_slow_model_is_measured_by_two_calls_only(now: datetime) -> None:
+    ticks: Iterator[float] = iter([0, 1, 2, 5])
+    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(1, 3)
 
 
 class Caller:
@@ -165,6 +195,9 @@ class Caller:
             Arm(f"arm{place}", place + 1, 10_000 // len(learners), scorer_of(learner, place + 1))
             for place, learner in enumerate(learners)
         )
+        batches = Batches()
+        for arm in arms:
+            batches.know(arm.scorer, gain)
         self.logged: list[Logged] = []
         self.inference = Inference(
             "flights",
@@ -173,7 +206,7 @@ class Caller:
             append=self.append,
             state=dict,
             clock=lambda: now,
-            batches=Known(gain),
+            batches=batches,
         )
 
     def append(self, shape: Shape, request: Any) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from lakeloop.lakehouse.errors import Refused
-from lakeloop.ray_jobs.cluster import environment, haproxy_environment, haproxy_is_here, output_to, start_local
+from lakeloop.ray_jobs.cluster import environment, haproxy_environment, output_to, start_local
+from lakeloop.ray_jobs.haproxy import find_haproxy
 from lakeloop.ray_jobs.machine import LONGEST_TMP
 
 NODE_ID, SUFFIX = 56, len(".4194304.tmp")
 
 
 def test_every_port_and_path_of_haproxy_is_the_runs_own(tmp_path: Path) -> None:
-    one, two = environment(tmp_path, haproxy=True), environment(tmp_path, haproxy=True)
+    one, two = environment(tmp_path, haproxy=Path("haproxy")), environment(tmp_path, haproxy=Path("haproxy"))
     ports = {name for name in one if name.endswith("_PORT")}
     assert len({one[name] for name in ports}) == len(ports)
     assert one["RAY_SERVE_HAPROXY_STATS_PORT"] != two["RAY_SERVE_HAPROXY_STATS_PORT"]
@@ -27,24 +28,24 @@ def test_every_port_and_path_of_haproxy_is_the_runs_own(tmp_path: Path) -> None:
 
 def test_haproxys_socket_fits_a_socket_path_in_the_longest_folder_a_run_has() -> None:
     folder = Path("/" + "t" * (LONGEST_TMP - 1)) / "ll-abcdefgh"
-    socket = Path(haproxy_environment(folder / "h", 1, 2)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    socket = Path(haproxy_environment(folder / "h", folder / "haproxy.sh", 1, 2)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     assert len(str(socket.parent / ("n" * NODE_ID) / socket.name)) + SUFFIX <= 107
 
 
 def test_the_token_is_private(tmp_path: Path) -> None:
-    path = Path(environment(tmp_path, haproxy=False)["RAY_AUTH_TOKEN_PATH"])
+    path = Path(environment(tmp_path, haproxy=None)["RAY_AUTH_TOKEN_PATH"])
     assert path.stat().st_mode & 0o077 == 0
     assert len(path.read_text()) == 64
 
 
 def test_without_haproxy_its_mode_is_off(tmp_path: Path) -> None:
-    variables = environment(tmp_path, haproxy=False)
+    variables = environment(tmp_path, haproxy=None)
     assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     assert not any(name.startswith("RAY_SERVE_HAPROXY") for name in variables)
 
 
 def test_haproxy_is_only_looked_for_on_linux() -> None:
-    assert not haproxy_is_here("darwin")
+    assert find_haproxy("darwin") is None
 
 
 def test_a_start_from_another_thread_is_refused(tmp_path: Path) -> None:
