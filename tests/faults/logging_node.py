@@ -248,12 +248,12 @@ class Callers:
 
 def logged(lake: Any, folder: Path, timeout_s: float = 120) -> Counter[str]:
     """How often each prediction is in the lake, when nothing waits on the node any more."""
-    from lakeloop.ray_jobs.serving.write_ahead import pending
+    from lakeloop.ray_jobs.serving.write_ahead import Backlog
 
-    until = time.monotonic() + timeout_s
-    while pending(folder):
-        assert time.monotonic() < until, f"{pending(folder)} rows are not shipped"
-        time.sleep(0.1)
+    backlog, until = Backlog(folder), time.monotonic() + timeout_s
+    while waiting := backlog.rows():
+        assert time.monotonic() < until, f"{waiting} rows are not shipped"
+        time.sleep(0.2)
     rows = lake.journal(JOURNAL).read()
     assert rows is not None
     assert all(one.endswith("#0") for one in rows["prediction_id"].to_pylist())
