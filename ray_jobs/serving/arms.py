@@ -39,11 +39,12 @@ class Arm:
     snapshots: Mapping[str, Any] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     breaker: Breaker = field(default_factory=Breaker)
+    feature_versions: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """By view: the version of the snapshot that is read."""
 
-    @property
-    def feature_versions(self) -> dict[str, Any]:
-        """By view: the version of the snapshot that is read."""
-        return {view: where.get("version") for view, where in self.snapshots.items()}
+    def __post_init__(self) -> None:
+        versions = {view: where.get("version") for view, where in self.snapshots.items()}
+        object.__setattr__(self, "feature_versions", versions)
 
 
 @dataclass(frozen=True, slots=True)

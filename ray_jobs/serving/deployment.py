@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 SEAL_S = 0.1
+NICE = 10
+"""Of the shipper: under full load answers come first, and the bound of the folder is what holds them back."""
 TELL_S = 1.0
 READY_S = 120.0
 DRAIN_S = 30.0
@@ -282,6 +284,7 @@ class ShipperActor:
     """A `Shipper` in a process of its own, which Ray starts again when it dies."""
 
     def __init__(self, lake_url: str, folder: Path) -> None:
+        os.nice(NICE)
         self._shipper = Shipper(folder, open_lake(lake_url).journal)
 
     def state(self) -> Mapping[str, Any]:

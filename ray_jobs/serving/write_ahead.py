@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,23 @@ class Shape:
     project: str
     endpoint: str
     inputs: tuple[tuple[str, str], ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.project, self.endpoint, self.inputs)))
+
+    def __hash__(self) -> int:
+        """Made once: every request looks its file up by it."""
+        return self._hash
 
     @property
     def journal(self) -> str:
         return f"predictions.{self.project}.{self.endpoint}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Answered:
-    """What is the same for all rows of a request.
+    """What is the same for all rows of a request. Not frozen: that would double the cost of making one.
 
     `parts_ms`: of the latency, reading and checking, looking up and deriving, and the model. `answered`: when the
     answer was made, by `perf_counter`. `feature_versions`: by view, the version of the snapshot that was read.
@@ -95,7 +103,7 @@ class _Answered:
         return b'{"n":%d,"log_ms":%.4f,%b' % (count, took, data[1:])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Logged(_Answered):
     """One answered request. Each row: id, as_of, prediction, decision, scores, ages, absent, given, inputs."""
 
@@ -109,7 +117,7 @@ class Logged(_Answered):
         return self._line(len(self.rows), {"rows": self.rows})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoggedColumns(_Answered):
     """One answered request as columns: what `Logged` says of many rows, without an object for each of them.
 
