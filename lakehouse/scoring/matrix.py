@@ -25,7 +25,7 @@ Floats: TypeAlias = NDArray[np.float32]
 NAN = float("nan")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Matrix:
     """Rows by inputs. `categories` holds the vocabulary of each input that is a category; NaN is absent."""
 
@@ -86,18 +86,11 @@ class Encoder:
 
     def of_rows(self, rows: Sequence[Mapping[str, Any]]) -> Matrix:
         """From typed values by input name (numbers, bools, texts of categories); an input not there is null."""
-        flat: list[Any] = []
-        append = flat.append
-        for row in rows:
-            get = row.get
-            for name, codes in self._plan:
-                value = get(name)
-                if value is None:
-                    append(NAN)
-                elif codes is None:
-                    append(value)
-                else:
-                    append(codes.get(value, NAN))
+        flat: list[Any] = [
+            NAN if (value := get(name)) is None else value if codes is None else codes.get(value, NAN)
+            for get in [row.get for row in rows]
+            for name, codes in self._plan
+        ]
         values = np.frombuffer(array("f", flat) if flat else b"", np.float32).reshape(len(rows), len(self._plan))
         return Matrix(self.names, finite(values), self.categories)
 

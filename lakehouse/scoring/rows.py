@@ -53,7 +53,10 @@ class RowReader:
 
     def __init__(self, signature: Signature) -> None:
         self._readers = {one.name: _reader(one) for one in signature.inputs}
-        self._request = [(one.name, one.default, self._readers[one.name]) for one in signature.named("request")]
+        self._request = [
+            (one.name, one.default, _value_reader(one) if one.nullable else self._readers[one.name])
+            for one in signature.named("request")
+        ]
         self._required = {one.name for one in signature.named("request") if one.default is None and not one.nullable}
         self._others = {one.name for one in signature.inputs if one.role != "request"}
         self._known = {*self._readers, *RESERVED}
@@ -77,7 +80,7 @@ class RowReader:
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """`read` of every row; one Invalid that tells the faults of all of them."""
-        if not all(isinstance(row, Mapping) for row in rows):
+        if not all(type(row) is dict or isinstance(row, Mapping) for row in rows):
             raise self._explain(rows, 0)
         try:
             return [self.read(row, place) for place, row in enumerate(rows)]
@@ -122,20 +125,25 @@ def _fault_of(name: str, reader: Reader, value: Any) -> list[str]:
     return []
 
 
-def _reader(one: Input) -> Reader:
+def _value_reader(one: Input) -> Reader:
+    """Reads what is not null."""
     match one.kind:
         case "category":
-            reader = _category(one)
+            return _category(one)
         case "string":
-            reader = _string(one)
+            return _string(one)
         case "bool":
-            reader = _bool
+            return _bool
         case "timestamp":
-            reader = read_moment
+            return read_moment
         case "number":
-            reader = _number(one)
+            return _number(one)
         case "integer":
-            reader = _integer(one)
+            return _integer(one)
+
+
+def _reader(one: Input) -> Reader:
+    reader = _value_reader(one)
     if one.role == "request" and not one.nullable:
         return _never_null(reader)
     return lambda value: None if value is None else reader(value)

@@ -45,11 +45,12 @@ class Predictor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: setting seven fields of a frozen one costs more than the answer's JSON
 class Answer:
     """What one row got. `ages`: seconds from the event time of each view read to as_of; None if it had nothing.
 
-    `absent` names the features that were looked up and came out null. `inputs` is what the model saw, typed, by name.
+    `absent` names the features that were looked up and came out null. `inputs` is what the model saw, typed, by name;
+    one that is not there is null.
     """
 
     id: str | None
@@ -61,7 +62,7 @@ class Answer:
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """Rows that lack only the model's word: read, checked, looked up and derived."""
 
@@ -100,7 +101,6 @@ class Scorer:
         self.lookups, self.derive = lookups, derive if signature.derive else None
         self._reader, self._encoder = RowReader(signature), Encoder(signature.inputs)
         self._columns = ColumnReader(signature, self._reader)
-        self._names = tuple(one.name for one in signature.inputs)
         self._derived = signature.named("derived")
         self._stored = frozenset(one.name for one in signature.inputs if one.role != "request")
         wanted = {one.name for one in signature.named("feature")}
@@ -151,10 +151,9 @@ class Scorer:
         self, asked: Prepared, predictions: NDArray[np.float64], decisions: Sequence[Decision]
     ) -> list[Answer]:
         moments, ages, absent, values = asked.moments, asked.ages, asked.absent, asked.values
+        plain = predictions.tolist()
         return [
-            Answer(
-                _id(row), moments[i], _plain(predictions[i]), decisions[i], ages[i], absent[i], self._seen(values[i])
-            )
+            Answer(_id(row), moments[i], plain[i], decisions[i], ages[i], absent[i], values[i])
             for i, row in enumerate(asked.rows)
         ]
 
@@ -237,9 +236,6 @@ class Scorer:
         for name, value in made.items():
             values.setdefault(name, value)
 
-    def _seen(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: values.get(name) for name in self._names}
-
 
 class _Use:
     """A view's use, laid out for one row at a time."""
@@ -263,7 +259,3 @@ def _moment(given: Any, place: int) -> datetime:
         return read_moment(given)
     except Fault as fault:
         raise Invalid(f"row {place}: as_of: {fault}") from None
-
-
-def _plain(prediction: Any) -> float | list[float]:
-    return prediction.tolist() if isinstance(prediction, np.ndarray) else float(prediction)

@@ -27,6 +27,7 @@ from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.ray_jobs.serving.asgi import (
     FORMAT,
     Header,
+    Headers,
     Receive,
     Reply,
     Scope,
@@ -38,7 +39,7 @@ from lakeloop.ray_jobs.serving.asgi import (
     send_reply,
     success,
 )
-from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id, new_id
+from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id
 from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split, write_response
 from lakeloop.ray_jobs.serving.tensorflow_serving import predict, status
 from lakeloop.ray_jobs.serving.tracing import follow
@@ -71,9 +72,12 @@ class Endpoint:
         """The reply to a request for a path under the endpoint's own. Never raises what a request can cause."""
         began = time.perf_counter()
         counted = path.endswith(ASKS)
-        follow(scope["headers"])
+        headers = dict(scope["headers"])
+        follow(headers)
         try:
-            reply = await (self._infer(path, scope, receive, began) if counted else self._describe(path, scope))
+            reply = await (
+                self._infer(path, scope, headers, receive, began) if counted else self._describe(path, scope)
+            )
         except LakeloopError as error:
             reply = failed(error)
         except Exception:
@@ -83,7 +87,7 @@ class Endpoint:
             self.inference.count(reply.status, reply.rows, time.perf_counter() - began)
         return reply
 
-    async def _infer(self, path: str, scope: Scope, receive: Receive, began: float) -> Reply:
+    async def _infer(self, path: str, scope: Scope, headers: Headers, receive: Receive, began: float) -> Reply:
         version = None
         if path not in ASKS:
             version = version_of(path.removesuffix("/predict").removesuffix("/infer"))
@@ -93,10 +97,10 @@ class Endpoint:
             return not_allowed(path, scope["method"], "POST")
         if self._permit is not None and (refused := self._permit(scope)) is not None:
             return refused
-        body = await read_body(scope, receive)
-        if PROTOBUF in scope["headers"]:
+        body = await read_body(headers, receive)
+        if headers.get(PROTOBUF[0]) == PROTOBUF[1]:
             return await self._infer_message(body, version)
-        header = next((value for name, value in scope["headers"] if name == HEADER), None)
+        header = headers.get(HEADER)
         text, binary = split(body, header) if header is not None else (body, b"")
         record = parse(text)
         if path.endswith("/predict"):
@@ -173,7 +177,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def check_rows(record: Mapping[str, Any]) -> str:
-    """The id of a request of flat rows. Invalid says what is wrong and allowed; TooLarge for too many rows."""
+    """The id of a request of flat rows, or nothing. Invalid says what is wrong and allowed; TooLarge: too many rows."""
     if not record.keys() <= ROW_KEYS:
         key = sorted(record.keys() - ROW_KEYS)[0]
         near = get_close_matches(key, (*ROW_KEYS, "inputs"), 1)
@@ -189,6 +193,6 @@ def check_rows(record: Mapping[str, Any]) -> str:
             raise Invalid(f"row {number} is not an object", todo="a row is {input: value}")
     request_id = record.get("id")
     if request_id is None:
-        return new_id()
+        return ""
     check_id(request_id)
     return str(request_id)

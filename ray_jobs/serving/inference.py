@@ -8,6 +8,7 @@ TooLarge, NotFound (no such version), Unavailable; anything else is the model's 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,7 @@ COMMIT_S = 10.0
 """So long an answer waits for the lake at most, where the log is `sync`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chosen:
     """Who answers a request, and when: `began` is when it arrived, by `perf_counter`.
 
@@ -129,14 +130,15 @@ class Inference:
         self._admission = admission or Admission(Limits())
         self._batches = batches or Batches()
         self._loaded, self._append, self._state, self._clock = loaded, append, state, clock
+        self._ids = Ids()
         self._shapes: dict[int, tuple[Shape, frozenset[str]]] = {}
 
     async def rows(self, rows: Sequence[Row], request_id: str, version: str | None, began: float) -> Mapping[str, Any]:
-        """The answer to flat rows, as JSON's values. `began`: when the request arrived, by `perf_counter`.
+        """The answer to flat rows, as JSON's values. No id: one is made. `began`: when they arrived, by `perf_counter`.
 
         Rows whose keys have several arms name the version of each; the request's is then the champion's.
         """
-        loaded = self._loaded()
+        request_id, loaded = self._id_of(request_id), self._loaded()
         parts = self._choose(
             loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
         )
@@ -157,7 +159,7 @@ class Inference:
         Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
         the rows.
         """
-        request_id, loaded, began = checked_id(request.id), self._loaded(), time.perf_counter()
+        request_id, loaded, began = self._id_of(request.id), self._loaded(), time.perf_counter()
         signature, rows = loaded.champion.scorer.signature, list[Row]()
         if version is None and len(loaded.arms) > 1:  # only then does it matter which row is whose
             given = given_of(request.inputs, signature)
@@ -215,6 +217,13 @@ class Inference:
         batching = {} if gain is None else {"batching": gain.describe()}
         told = {"name": arm.name, "version": arm.version, "weight": arm.weight, "circuit": arm.breaker.state}
         return {**told, **batching}
+
+    def _id_of(self, given: str) -> str:
+        """The caller's id, or a new one for who gave none."""
+        if not given:
+            return self._ids.new()
+        check_id(given)
+        return given
 
     def _choose(
         self,
@@ -341,20 +350,19 @@ async def committed(written: Future[None]) -> None:
         ) from error
 
 
-def new_id() -> str:
-    """An id for a request that has none."""
-    return secrets.token_hex(16)
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Ids for requests that have none: 20 hexadecimal digits of this process, 12 of the request."""
 
+    process: str = field(default_factory=lambda: secrets.token_hex(10))
+    next: Callable[[], int] = field(default_factory=lambda: itertools.count().__next__)
 
-def checked_id(request_id: str) -> str:
-    """The caller's id, or a new one for who gave none."""
-    if not request_id:
-        return new_id()
-    check_id(request_id)
-    return request_id
+    def new(self) -> str:
+        return f"{self.process}{self.next():012x}"
 
 
 def check_id(request_id: Any) -> None:
+    """Invalid for what cannot be the id of a request."""
     if not (isinstance(request_id, str) and 0 < len(request_id) <= ID_CHARACTERS):
         raise Invalid(f"'id' is not a text of 1 to {ID_CHARACTERS} characters", todo="leave it out to have one made")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lakeloop.lakehouse.errors import Invalid
-from lakeloop.ray_jobs.serving.inference import Inference, check_count, new_id
+from lakeloop.ray_jobs.serving.inference import Inference, check_count
 from lakeloop.ray_jobs.serving.tensors import BYTES, NUMPY, InferRequest, InferResponse, Tensor
 
 SEND = 'send {"instances": [{…}]} or {"inputs": {input: […]}}'
@@ -37,7 +37,7 @@ async def predict(inference: Inference, record: Mapping[str, Any], version: str 
     check_count(len(instances))
     if not all(isinstance(row, dict) for row in instances):
         return {"predictions": _rows_of(await inference.infer(InferRequest((_matrix(instances),)), version))}
-    answer = await inference.rows(instances, new_id(), version, began)
+    answer = await inference.rows(instances, "", version, began)
     return {"predictions": [_public(row) for row in answer["rows"]]}
 
 

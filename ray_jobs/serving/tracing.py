@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 HEADER = b"traceparent"
@@ -12,12 +12,10 @@ TRACE: ContextVar[str | None] = ContextVar("trace", default=None)
 """Of the request that this task answers. A server gives each request a task, and a thread inherits it."""
 
 
-def follow(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def follow(headers: Mapping[bytes, bytes]) -> None:
     """Set the trace of this task from a request's headers."""
-    for name, value in headers:
-        if name == HEADER:
-            TRACE.set(trace_of(value))
-            return
+    if HEADER in headers:
+        TRACE.set(trace_of(headers[HEADER]))
 
 
 def trace_of(traceparent: bytes) -> str | None:

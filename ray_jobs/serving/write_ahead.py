@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,18 +46,14 @@ class Shape:
     project: str
     endpoint: str
     inputs: tuple[tuple[str, str], ...]
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.project, self.endpoint, self.inputs)))
-
-    def __hash__(self) -> int:
-        """Made once: every request looks its file up by it."""
-        return self._hash
 
     @property
     def journal(self) -> str:
         return f"predictions.{self.project}.{self.endpoint}"
+
+    def __hash__(self) -> int:
+        """Of the names alone: a writer looks its file up by shape for every request."""
+        return hash((self.project, self.endpoint))
 
 
 @dataclass(slots=True)

@@ -90,47 +90,19 @@ values = st.one_of(
     st.lists(st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=2), st.floats(-2, 2)), max_size=4),
     st.sampled_from([{}, {"a": 1}, [[]], [[1], [2]], [{}], {"binary_data_size": 3}, {"name": "x"}, [1] * 50]),
 )
-keys = st.sampled_from(
-    [
-        "rows",
-        "inputs",
-        "outputs",
-        "id",
-        "instances",
-        "name",
-        "datatype",
-        "shape",
-        "data",
-        "parameters",
-        "as_of",
-        "binary_data_size",
-        "binary_data",
-        "binary_data_output",
-        "share",
-        "origin",
-        "temp",
-        "a",
-        "\x00",
-    ]
-)
-paths = st.sampled_from(
-    [
-        "/v2/models/late/infer",
-        "/v2/models/late/versions/3/infer",
-        "/v2/models/late/versions/4/infer",
-        "/v2/models/x/infer",
-        "//",
-        "/v2/models//infer",
-        "/v2/models/late//infer",
-        "/v2/models/late/versions/",
-        "/v1/models/:predict",
-        "/v1/models/",
-        "/v1/models/late:predict",
-        "/v1/models/late/versions/3:predict",
-        "/v1/models/sum",
-        "/v2/models/late/\x00",
-    ]
-)
+# fmt: off
+KEYS = [
+    "rows", "inputs", "outputs", "id", "instances", "name", "datatype", "shape", "data", "parameters", "as_of",
+    "binary_data_size", "binary_data", "binary_data_output", "share", "origin", "temp", "a", "", "\0"
+]
+PATHS = [
+    "/v2/models/late/infer", "/v2/models/late/versions/3/infer", "/v2/models/late/versions/4/infer",
+    "/v2/models/x/infer", "//", "/v2/models//infer", "/v2/models/late//infer", "/v2/models/late/versions/",
+    "/v1/models/:predict", "/v1/models/", "/v1/models/late:predict", "/v1/models/late/versions/3:predict",
+    "/v1/models/sum", "/v2/models/late/\0"
+]
+# fmt: on
+keys, paths = st.sampled_from(KEYS), st.sampled_from(PATHS)
 headers = st.tuples(
     st.sampled_from([HEADER, b"content-encoding", b"content-length", b"content-type", b"accept-encoding"]),
     st.one_of(
@@ -166,6 +138,7 @@ def damage_json(draw: Any, record: Any) -> Any:
     there = record
     for key in at:
         there = there[key]
+    value = copy.deepcopy(draw(values))  # what is drawn may be the strategy's own
     match draw(st.integers(0, 4)):
         case 0 if at:
             parent = record
@@ -174,15 +147,15 @@ def damage_json(draw: Any, record: Any) -> Any:
             del parent[at[-1]]
             return record
         case 1 if isinstance(there, dict):
-            there[draw(keys)] = draw(values)
+            there[draw(keys)] = value
             return record
         case 2 if isinstance(there, list):
-            there.extend([draw(values)] * draw(st.integers(1, 3)))
+            there.extend([value] * draw(st.integers(1, 3)))
             return record
         case 3:
             return put(record, at, [copy.deepcopy(there)] * draw(st.integers(1, 3)))
         case _:
-            return put(record, at, draw(values))
+            return put(record, at, value)
 
 
 def damage_bytes(draw: Any, data: bytes) -> bytes:

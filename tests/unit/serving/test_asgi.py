@@ -25,7 +25,7 @@ def read(*parts: bytes, headers: Any = (), pause_s: float = 0.0, timeout_s: floa
             await asyncio.sleep(pause_s)
         return messages.pop(0)
 
-    return asyncio.run(read_body({"headers": list(headers)}, receive, timeout_s=timeout_s))
+    return asyncio.run(read_body(dict(headers), receive, timeout_s=timeout_s))
 
 
 @pytest.mark.parametrize("pause_s", [0, 0.001])
@@ -45,7 +45,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
         raise AssertionError
 
     with pytest.raises(TooSlow):
-        asyncio.run(read_body({"headers": []}, receive, timeout_s=0.01))
+        asyncio.run(read_body({}, receive, timeout_s=0.01))
     assert ended == [True]
 
 
@@ -65,7 +65,7 @@ def test_a_cancelled_read_ends_what_it_waited_for() -> None:
         raise AssertionError
 
     async def cancelled() -> None:
-        reading = asyncio.create_task(read_body({"headers": []}, receive))
+        reading = asyncio.create_task(read_body({}, receive))
         await asyncio.sleep(0.01)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
