@@ -35,6 +35,7 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import FeatureView
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, quoted
+from lakeloop.lakehouse.rollouts.state import running
 from lakeloop.lakehouse.tables import stored
 
 ONLINE_HISTORY = timedelta(days=2)
@@ -99,8 +100,10 @@ def _build_for_champions(lake: Lake, project: Project, as_of: datetime) -> list[
     done = []
     for endpoint in lake.documents.ids(endpoints.KIND, f"{project.name}."):
         served = lake.documents.get(endpoints.KIND, endpoint).body
-        for arm in served["arms"]:
-            body = registry.version(lake, project.name, served["model"], int(arm["version"])).body
+        rollout = running(served)
+        beside = {one.version for one in rollout.challengers} if rollout is not None else set()
+        for answering in sorted({*(int(arm["version"]) for arm in served["arms"]), *beside}):
+            body = registry.version(lake, project.name, served["model"], answering).body
             older = [name for name, version in body["lineage"]["views"].items() if current.get(name) != version]
             if older:
                 then = applied.load_hash(lake, project.name, body["lineage"]["definition"])

@@ -8,20 +8,21 @@ on the revision it was decided on, else it is decided anew. Snapshots of views a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from lakeloop.functions.build_features import ONLINE, online_id
 from lakeloop.lakehouse import endpoints, events, registry
 from lakeloop.lakehouse.documents import LostRace, Revision
+from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.prediction_log import LogPolicy, log_policy
+from lakeloop.lakehouse.prediction_log import LogPolicy, log_policy, withheld
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.rollouts.alerting import alert_unloadable, follow_return
 from lakeloop.lakehouse.rollouts.deciding import Back, Complete, Move, Wait, decide, first_stage
-from lakeloop.lakehouse.rollouts.gathering import LIVE, gather, live_replicas, reports
+from lakeloop.lakehouse.rollouts.gathering import gather
 from lakeloop.lakehouse.rollouts.state import CANARY, WHOLE, Challenger, Rollout, Step, arms_of, record_of, running
 
 TRIES = 5
@@ -54,8 +55,18 @@ def roll_out(lake: Lake, project: Project) -> list[RolledOut]:
 
     A frozen model keeps its version but still gets fresh snapshots.
     """
-    changed = (_roll_out(lake, project, model) for model in project.models)
-    return [one for one in changed if one is not None]
+    alert_unloadable(lake, project.name, lake.clock())
+    done, failed = list[RolledOut](), list[LakeloopError]()
+    for model in project.models:
+        try:
+            changed = _roll_out(lake, project, model)
+        except LakeloopError as error:  # one endpoint that cannot be judged does not hold the others
+            failed.append(error)
+            continue
+        done += [changed] if changed is not None else []
+    if failed and not done:  # nothing else is left to do: the sweep keeps it as stuck
+        raise failed[0]
+    return done
 
 
 def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:
@@ -64,7 +75,6 @@ def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:
         if there is None:
             return None
         follow_return(lake, there)
-        alert_unloadable(lake, project.name, model, _live(lake, project, model))
         change = _change(lake, project, model, there)
         if change is None:
             return None
@@ -78,11 +88,6 @@ def _roll_out(lake: Lake, project: Project, model: str) -> RolledOut | None:
         before = int(there.body["arms"][0]["version"]) if there.body["arms"] else None
         return RolledOut(model, int(now.body["wanted"]), before, now.number, change.why)
     return None  # the next sweep looks again
-
-
-def _live(lake: Lake, project: Project, model: str) -> Sequence[Any]:
-    now = lake.clock()
-    return live_replicas(reports(lake, project.name, model, now - LIVE), now)
 
 
 def _change(lake: Lake, project: Project, model: str, there: Revision) -> Change | None:
@@ -116,11 +121,12 @@ def _refreshed(lake: Lake, project: Project, model: str, body: Mapping[str, Any]
 
 
 def _begin(lake: Lake, project: Project, model: str, there: Revision, wanted: int) -> Change:
-    plan = project.models[model].serving.rollout
+    plan, why = project.models[model].serving.rollout, f"version {wanted} begins"
+    if plan.shadow is not None and (absent := withheld(project, project.models[model])):
+        plan, why = replace(plan, shadow=None), f"{why} without a shadow, since the log withholds {', '.join(absent)}"
     stage = first_stage(plan.shadow, plan.canary)
     if stage is None:
         return _at_once(lake, project, model, there.body, wanted)
-    why = f"version {wanted} begins"
     body = endpoints.begin(lake, there, [Challenger(CANARY, wanted)], plan, there.why, stage=stage)
     return Change(fresh(lake, project, model, body), f"{why}: {_spelled(stage, 0)}", step=True)
 

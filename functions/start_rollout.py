@@ -9,6 +9,7 @@ from lakeloop.lakehouse import endpoints, registry
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.errors import Invalid, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
+from lakeloop.lakehouse.prediction_log import withheld
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Rollout as Plan
 from lakeloop.lakehouse.rollouts.deciding import first_stage
@@ -33,7 +34,10 @@ def start_ab(
 
 
 def start_shadow(lake: Lake, project: Project, model: str, version: int, rules: Sequence[str], why: str) -> Revision:
-    """Champion and challenger: the version scores the log until a person ends it."""
+    """Champion and challenger: the version scores the log until a person ends it. Refused where the log does not hold
+    what callers sent."""
+    if absent := withheld(project, project.models[model]):
+        raise Refused(f"the log of {model} withholds {', '.join(absent)}", todo="start a canary with a small share")
     there = _there(lake, project, model)
     return _start(
         lake, project, model, there, [Challenger(CANARY, version)], Plan(back_if=tuple(rules)), why, "shadow", "shadow"

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from lakeloop.lakehouse.documents import LostRace, Revision
-from lakeloop.lakehouse.errors import Conflict, NotFound, Refused
+from lakeloop.lakehouse.errors import Conflict, Corrupt, NotFound, Refused
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project.definitions import Rollout as Plan
 from lakeloop.lakehouse.rollouts.state import WHOLE as WHOLE
@@ -243,7 +243,10 @@ def history(lake: Lake, project: str, model: str) -> list[dict[str, Any]]:
 
 
 def _ended(lake: Lake, body: dict[str, Any], outcome: Outcome, why: str, version: int | None = None) -> dict[str, Any]:
-    rollout = running(body)
+    try:
+        rollout = running(body)
+    except Corrupt:  # whatever it was, it ends
+        return {**body, "rollout": None}
     if rollout is None:
         return body
     end = End(outcome, Note(lake.who, why, lake.clock()), version)

@@ -109,6 +109,12 @@ def private_inputs(project: Project, model: Model) -> dict[str, Privacy]:
     return {**found, **own}
 
 
+def withheld(project: Project, model: Model) -> list[str]:
+    """Inputs of the request that the log does not hold as they were sent, so that nothing can be scored from it."""
+    policy = log_policy(project, model)
+    return sorted(name for name in model.inputs.request if name in policy.drop | policy.hash)
+
+
 def logged_as(name: str, policy: LogPolicy) -> str | None:
     """What an input is called in the log; None where it is not logged."""
     if name in policy.drop:

@@ -419,6 +419,7 @@ def _promote(place: Place, model: str, version: int, why: str) -> None:
     from lakeloop.functions.gate_model import promote
     from lakeloop.functions.roll_out import roll_out
     from lakeloop.lakehouse import endpoints, registry
+    from lakeloop.lakehouse.rollouts.state import running
 
     project = place.applied()
     _known(project, model)
@@ -434,6 +435,10 @@ def _promote(place: Place, model: str, version: int, why: str) -> None:
         by_hand=True,
     )
     roll_out(place.lake, project)
+    there = endpoints.endpoint(place.lake, project.name, model)
+    if there is not None and running(there.body) is not None:
+        say(f"version {version} of {model} takes over step by step\nnext: lakeloop rollouts show {model}")
+        return
     say(f"version {version} is the champion of {model}\nnext: lakeloop models history {model}")
 
 

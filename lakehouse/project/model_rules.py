@@ -56,6 +56,11 @@ def _check_rollout(model: Model, document: Document) -> None:
     if rollout.back_if and not stepwise and rollout.shadow is None:
         todo = 'write canary = [1, 10, 50, 100] and hold = "1h", or shadow = "1h"'
         document.problem((*at, "back_if"), f"has nothing to watch: a version takes over at once; {todo}")
+    private = {name for name, one in model.inputs.request.items() if one.private is not None}
+    absent = sorted({*model.serving.log.drop, *private} & set(model.inputs.request))
+    if rollout.shadow is not None and absent:
+        what = f"scores the log, which withholds {', '.join(absent)}"
+        document.problem((*at, "shadow"), f"{what}; log it, or begin with canary = [1, …]")
     names = list(model.inputs.request)
     if sticky and sticky not in names:
         document.problem(

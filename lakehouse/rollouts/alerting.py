@@ -6,12 +6,14 @@ The endpoint's document decides; this is derived from it, so a stop between the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from lakeloop.lakehouse import registry
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.rollouts.evidence import Replica
+from lakeloop.lakehouse.rollouts.gathering import LIVE, live_replicas, reports
 from lakeloop.lakehouse.rollouts.state import rollout_of
 
 ROLLOUT, LOADING = "roll-out", "replica-load"
@@ -37,27 +39,32 @@ def follow_return(lake: Lake, there: Revision) -> None:
     registry.set_status(lake, project, model, version, "barred", why)
 
 
-def alert_unloadable(lake: Lake, project: str, model: str, replicas: Sequence[Replica]) -> None:
-    """An alert for a revision that live replicas cannot load, and its end when all of them could."""
-    if not replicas:
+def alert_unloadable(lake: Lake, project: str, now: datetime) -> None:
+    """An alert for each endpoint's revision that live replicas cannot load, and its end when all of them could."""
+    found = reports(lake, project, now - LIVE)
+    if not found:
         return
+    sql = "select alert, model from lakeloop.alerts where project = ? and monitor = ? and status = 'open'"
+    open_now = lake.sql(sql, [project, LOADING]).to_pylist()
+    for model in sorted({row["endpoint"] for row in found}):
+        replicas = live_replicas([row for row in found if row["endpoint"] == model], now)
+        _endpoint(lake, project, model, replicas, [one["alert"] for one in open_now if one["model"] == model])
+
+
+def _endpoint(lake: Lake, project: str, model: str, replicas: Sequence[Replica], open_now: Sequence[str]) -> None:
+    """Nobody who lives knows nothing: alerts stay as they are."""
     failing = [one for one in replicas if one.error and one.revision < one.wanted]
-    open_now = lake.sql(
-        "select alert, severity from lakeloop.alerts where project = ? and model = ? and monitor = ? "
-        "and status = 'open'",
-        [project, model, LOADING],
-    ).to_pylist()
     wanted = max((one.wanted for one in failing), default=0)
     alert = f"{project}.{model}.{LOADING}.r{wanted}"
-    if failing and alert not in [one["alert"] for one in open_now]:
+    if failing and alert not in open_now:
         message = (
             f"{len(failing)} of {len(replicas)} replicas of {model} go on with what they had, since revision "
             f"{wanted} cannot be loaded: {failing[0].error}"
         )
         _open(lake, project, model, LOADING, alert, message)
     for one in open_now:
-        if one["alert"] != alert or not failing:
-            _record(lake, project, model, LOADING, one["alert"], "resolved", "every live replica serves", "")
+        if replicas and (one != alert or not failing):
+            _record(lake, project, model, LOADING, one, "resolved", "every live replica serves", "")
 
 
 def _open(lake: Lake, project: str, model: str, monitor: str, alert: str, message: str) -> None:

@@ -32,21 +32,22 @@ SKEW = timedelta(minutes=10)
 MOST_ROWS = 100_000
 """Predictions of each side that a comparison looks at, the newest first."""
 REPORTS = """
-select replica, number, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
-from lakeloop.replicas where project = ? and endpoint = ? and logged_at >= ?
-qualify row_number() over (partition by replica, phase, version order by number desc) = 1 order by replica, number"""
+select endpoint, replica, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
+from lakeloop.replicas where project = ? and (endpoint = ? or ? = '') and logged_at >= ?
+qualify row_number() over (partition by endpoint, replica, phase, version order by number desc) = 1
+order by replica, number"""
 NEWEST = """
 select {columns} from {relation} where project = ? and model = ? and version = ? and revision >= ? and {condition}
 qualify row_number() over (partition by {one} order by logged_at desc) = 1 order by logged_at desc limit ?"""
 
 
-def reports(lake: Lake, project: str, endpoint: str, since: datetime) -> list[Mapping[str, Any]]:
-    """The last report of each replica, version and phase since a moment, in the order they were made. Two LISTs where
-    nobody ever reported."""
+def reports(lake: Lake, project: str, since: datetime, endpoint: str = "") -> list[Mapping[str, Any]]:
+    """The last report of each replica, version and phase since a moment, in the order they were made: of an endpoint,
+    or of all of a project. Two LISTs where nobody ever reported."""
     journal = lake.journal("replicas")
     if not journal.waiting() and lake.table(journal.table_name) is None:
         return []
-    found: list[Mapping[str, Any]] = lake.sql(REPORTS, [project, endpoint, since - SKEW]).to_pylist()
+    found: list[Mapping[str, Any]] = lake.sql(REPORTS, [project, endpoint, endpoint, since - SKEW]).to_pylist()
     return found
 
 
@@ -77,7 +78,7 @@ def gather(
     lake: Lake, project: str, model: str, rollout: Rollout, now: datetime, *, everything: bool = False
 ) -> Evidence:
     """The evidence of the present step; comparisons only for rules that ask for them, unless `everything` is wanted."""
-    found = reports(lake, project, model, rollout.step.at)
+    found = reports(lake, project, rollout.step.at, model)
     counts = counts_of(found, rollout.step.revision)
     rules: list[BackIf] = [parse_back_if(text) for text in rollout.plan.back_if]
     versions = [one.version for one in rollout.challengers]
@@ -118,7 +119,7 @@ def quality_of(lake: Lake, project: str, model: str, rollout: Rollout, version: 
     ours, theirs = (signature(lake, project, model, one) for one in (version, rollout.champion))
     if rollout.step.stage == "shadow":
         return _paired(lake, project, model, rollout, version, ours, theirs)
-    columns = "prediction, scores, label::varchar as label, revision"
+    columns = "prediction, scores, label, revision"
     sides = [
         _labelled(lake, project, model, one, rollout.steps[0].revision, columns) for one in (rollout.champion, version)
     ]
@@ -142,7 +143,7 @@ def _paired(
 ) -> Difference:
     sql = (
         "select s.prediction as prediction, s.scores as scores, p.prediction as their_prediction, "
-        "p.scores as their_scores, p.label::varchar as label from lakeloop.shadow_predictions s "
+        "p.scores as their_scores, p.label from lakeloop.shadow_predictions s "
         "join predictions_labelled p using (project, model, prediction_id) "
         "where s.project = ? and s.model = ? and s.version = ? and s.revision >= ? and s.error is null "
         "and p.label is not null and p.version = ? order by s.logged_at desc limit ?"

@@ -16,8 +16,8 @@ Losses = npt.NDArray[np.float64]
 
 
 def losses(signature: Signature, rows: pa.Table) -> Losses:
-    """One per row, from prediction, scores and the label as text; NaN for a class the model does not know."""
-    labels = rows.column("label").to_pylist()
+    """One per row, from prediction, scores and label; NaN for a class the model does not know."""
+    labels = rows.column("label").cast(pa.string()).to_pylist()
     match signature.problem:
         case "regression":
             return np.abs(np.array([float(label) for label in labels]) - _column(rows, "prediction"))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from lakeloop.lakehouse.endpoints import WHOLE
 from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused, Unavailable
 from lakeloop.lakehouse.prediction_log import LogPolicy
+from lakeloop.ray_jobs.serving.limits import TooLate
 from lakeloop.ray_jobs.serving.tallies import Breaker, Tally
 
 if TYPE_CHECKING:
@@ -106,28 +107,9 @@ class Loaded:
             parts.setdefault(arm.version, (arm, []))[1].append(place)
         return list(parts.values())
 
-    def answer(self, arm: Arm, score: Callable[[Arm], T]) -> tuple[Arm, T]:
+    async def answer(self, arm: Arm, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
         """What `score` makes of the arm, and the arm that made it: the champion where another arm's model fails on
         what the champion can answer. What the champion cannot answer is raised."""
-        began = time.perf_counter()
-        try:
-            answers = score(arm)
-        except Exception as error:
-            if not self._stands_in(arm, error):
-                raise
-        else:
-            self._answered(arm, began)
-            return arm, answers
-        try:
-            answers = score(self.arms[0])
-        except Exception as error:
-            self._stood_in(arm, error)
-            raise
-        self._stood_in(arm, None)
-        return self.arms[0], answers
-
-    async def answer_soon(self, arm: Arm, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
-        """The same of answers that are awaited."""
         began = time.perf_counter()
         try:
             answers = await score(arm)
@@ -151,9 +133,10 @@ class Loaded:
             arm.breaker.note(good=True)
 
     def _stands_in(self, arm: Arm, error: Exception) -> bool:
-        """Whether the champion is to be asked after this failure. Unavailable is the process's own: a full disk."""
+        """Whether the champion is to be asked after this failure. Unavailable is the process's own, such as a full
+        disk; but for an answer that came too late: there is no time left for another."""
         if isinstance(error, Unavailable):
-            arm.breaker.release()
+            self._unavailable(arm, error)
             return False
         if arm is self.arms[0]:
             if not isinstance(error, Invalid):
@@ -163,6 +146,14 @@ class Loaded:
             what = "version %d of %s failed on a request; the champion answers it"
             log.error(what, arm.version, self.model, exc_info=error)
         return True
+
+    def _unavailable(self, arm: Arm, error: Unavailable) -> None:
+        if not isinstance(error, TooLate):
+            arm.breaker.release()
+            return
+        arm.tally.failed()
+        if arm is not self.arms[0]:
+            arm.breaker.note(good=False)
 
     def _stood_in(self, arm: Arm, error: Exception | None) -> None:
         """How the champion did. A request that it refuses as well was wrong, and says nothing about the arm."""

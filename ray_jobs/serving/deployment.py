@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from lakeloop.lakehouse import events
 from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.endpoints import endpoint as endpoint_document
 from lakeloop.lakehouse.errors import NotFound, Refused, Unavailable
@@ -323,7 +324,14 @@ class ReplicaApp:
             lambda revision, previous: batches.learn(
                 replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
             ),
-            report=Reporter(replica.project, replica.endpoint, lake.writer, lake.record, lake.clock).report,
+            report=Reporter(
+                replica.project,
+                replica.endpoint,
+                lake.writer,
+                lake.record,
+                lake.clock,
+                wake=lambda: events.wake(lake, "rollout", document),
+            ).report,
         )
         self._gate = Gate(lake, replica.project, [replica.endpoint])
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)

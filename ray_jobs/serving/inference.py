@@ -170,7 +170,7 @@ class Inference:
         )
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
-            arm, made = await loaded.answer_soon(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            arm, made = await loaded.answer(parts[0].arm, lambda by: self._infer(request, parts[0], by))
             await parts[0].committed()
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
@@ -255,7 +255,7 @@ class Inference:
         if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
             answered = await self._admission.run(small, self._score_columns, given, chosen, by)
         else:
-            answered = answered_rows(await self._score_soon(given.rows(), chosen, by))
+            answered = answered_rows(await self._score(given.rows(), chosen, by))
         return outputs(names, answered, scorer.signature)
 
     async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
@@ -281,9 +281,9 @@ class Inference:
 
     async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
         """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
-        return await chosen.loaded.answer_soon(chosen.arm, lambda by: self._score_soon(rows, chosen, by))
+        return await chosen.loaded.answer(chosen.arm, lambda by: self._score(rows, chosen, by))
 
-    async def _score_soon(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
+    async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
         """With other requests of now where the model gains by it."""
         small = len(rows) <= ROWS_INLINE
         if not (small and self._batches.gains(by.scorer)):

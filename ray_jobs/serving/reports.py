@@ -1,7 +1,8 @@
 """What a replica says of itself, in the journal `replicas`: the revision it serves, and what it counted of each arm.
 
 A rollout goes on only when every replica has what it would answer with, and goes back by these counts. A report is one
-small object: on every change, every half minute, and every five seconds while there is more than one arm.
+small object: on every change, which wakes the sweep during a rollout, so that its step is not late; every half minute;
+and every five seconds while there is more than one arm.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class Reporter:
         record: Record,
         clock: Callable[[], datetime],
         *,
+        wake: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._project, self._endpoint, self._replica = project, endpoint, replica
-        self._record, self._clock, self._monotonic = record, clock, monotonic
+        self._record, self._clock, self._wake, self._monotonic = record, clock, wake, monotonic
         self._told: Told = ()
         self._next = 0.0
         self._number = 0
@@ -55,6 +57,8 @@ class Reporter:
         self._number += 1
         try:
             self._record("replicas", self._rows(loaded, wanted, error, ends))
+            if told != self._told and loaded.phase:
+                self._wake()
         except LakeloopError as failed:
             log.warning("the report of %s could not be written: %s", self._replica, failed)
             self._told, self._next = (), now + RETRY_S

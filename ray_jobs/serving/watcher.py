@@ -10,8 +10,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lakeloop.lakehouse.endpoints import WHOLE
 from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.ray_jobs.serving.arms import Load, Loaded
 
@@ -24,8 +26,8 @@ log = logging.getLogger("lakeloop.watcher")
 
 
 Report: TypeAlias = Callable[[Loaded, int, str, bool], None]
-"""(what serves, the newest revision seen, why that does not serve, whether the replica ends): called after each poll,
-it must not raise."""
+"""(what serves, the newest revision seen, why that does not serve, whether the replica ends): called after each
+poll."""
 
 
 def report_nothing(loaded: Loaded, wanted: int, error: str, ends: bool) -> None:
@@ -35,7 +37,7 @@ def report_nothing(loaded: Loaded, wanted: int, error: str, ends: bool) -> None:
 class Watcher:
     """Follows one endpoint. `newer(n)` is the revision after n, or None.
 
-    The first revision is loaded here, and its errors are the caller's.
+    The first revision is loaded here, and its errors are the caller's, but for those of arms beside the champion.
     """
 
     def __init__(
@@ -51,9 +53,22 @@ class Watcher:
         self._wanted = first
         self._failed_at: float | None = None
         self.error = ""
-        self.loaded: Loaded = load(first, None)
+        self.loaded: Loaded = self._first(first)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def _first(self, revision: Revision) -> Loaded:
+        """What serves at the start: where an arm beside the champion cannot be loaded, the champion alone."""
+        try:
+            return self._load(revision, None)
+        except Exception as error:
+            alone = champion_alone(revision)
+            if alone is None:
+                raise
+            log.exception("%s: revision %d does not serve, its champion alone does", revision.id, revision.number)
+            loaded = self._load(alone, None)
+            self.error, self._failed_at = str(error), self._monotonic()
+            return loaded
 
     @property
     def wanted(self) -> int:
@@ -80,6 +95,7 @@ class Watcher:
         self._thread.start()
 
     def close(self) -> None:
+        """Stop, and say goodbye."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -95,7 +111,10 @@ class Watcher:
     def poll(self) -> None:
         """One step, and the report of it."""
         self.try_step()
-        self._report(self.loaded, self.wanted, self.error, False)
+        try:
+            self._report(self.loaded, self.wanted, self.error, False)
+        except Exception:
+            log.exception("%s: a report failed", self._wanted.id)
 
     def try_step(self) -> None:
         """A step whose failure is kept and logged: the old revision goes on serving.
@@ -120,3 +139,11 @@ class Watcher:
                 reason,
             )
         self.error, self._failed_at = reason, self._monotonic()
+
+
+def champion_alone(revision: Revision) -> Revision | None:
+    """The revision with the first of its arms only, numbered 0 since no revision says so; None where it is the only."""
+    arms: list[dict[str, Any]] = list(revision.body.get("arms") or [])
+    if len(arms) < 2:
+        return None
+    return replace(revision, number=0, body={**revision.body, "arms": [{**arms[0], "weight": WHOLE}]})

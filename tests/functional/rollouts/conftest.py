@@ -16,7 +16,7 @@ import pytest
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.roll_out import RolledOut, roll_out
 from lakeloop.functions.score_shadow import score_shadow
-from lakeloop.lakehouse import applied, endpoints, registry
+from lakeloop.lakehouse import applied, endpoints, events, registry
 from lakeloop.lakehouse.documents import Revision
 from lakeloop.lakehouse.endpoints import KIND
 from lakeloop.lakehouse.errors import Corrupt
@@ -104,11 +104,19 @@ class Clock:
 class Replica:
     """One replica: what Ray would run in a process of its own."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, refuses: set[int] | None = None) -> None:
         lake = world.open(name)
-        self.world, self.log, self.refuses = world, WriteAhead(world.logs), set[int]()
+        self.world, self.log, self.refuses = world, WriteAhead(world.logs), refuses or set()
         document = endpoints.endpoint_id("shop", "buys")
-        reporter = Reporter("shop", "buys", name, lake.record, lake.clock, monotonic=world.clock.monotonic)
+        reporter = Reporter(
+            "shop",
+            "buys",
+            name,
+            lake.record,
+            lake.clock,
+            wake=lambda: events.wake(lake, "rollout", document),
+            monotonic=world.clock.monotonic,
+        )
         self.watcher = Watcher(
             lake.documents.get(KIND, document),
             lambda number: lake.documents.next(KIND, document, number),
@@ -161,8 +169,9 @@ class World:
     def open(self, who: str) -> Lake:
         return open_lake(str(self.folder / "lake"), who=who, clock=self.clock)
 
-    def apply(self, more: str) -> Project:
-        self.project = parse_project({**FILES, "models/buys.toml": FILES["models/buys.toml"] + more})
+    def apply(self, more: str, changed: Mapping[str, tuple[str, str]] | None = None) -> Project:
+        files = {name: text.replace(*(changed or {}).get(name, ("", ""))) for name, text in FILES.items()}
+        self.project = parse_project({**files, "models/buys.toml": files["models/buys.toml"] + more})
         applied.publish(self.lake, self.project, code_version="test")
         return self.project
 

@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from lakeloop.lakehouse import endpoints, registry
-from lakeloop.lakehouse.errors import Conflict
+from lakeloop.lakehouse import endpoints, events, registry
+from lakeloop.lakehouse.errors import Conflict, Corrupt
 from lakeloop.lakehouse.freezing import freeze
 from lakeloop.lakehouse.rollouts.gathering import LIVE
-from lakeloop.tests.functional.rollouts.conftest import HALF, MINUTE, STEPS, Interrupted, World
+from lakeloop.tests.functional.rollouts.conftest import HALF, MINUTE, STEPS, Interrupted, Replica, World
 
 HOLD = 10 * MINUTE
 ERRORS = '"errors > 1%"'
@@ -199,6 +199,45 @@ def test_a_version_that_does_not_load_leaves_the_old_serving_and_raises_an_alert
     world.step()
     assert world.weights == [(1, 9900), (2, 100)]
     assert world.alerts() == [("replica-load", "resolved")]
+
+
+def test_a_replica_that_starts_without_the_new_version_serves_the_champion_alone(world: World) -> None:
+    begin(world, "", share=5000)
+    late = Replica(world, "late", refuses={2})
+    assert {late.ask([{"id": f"u{n}", "clicks": 0.5}])["version"] for n in range(50)} == {1}
+    assert "does not match its hash" in late.watcher.error
+    world.replicas.append(late)
+    world.wait(HOLD)
+    assert world.step() == []
+    assert world.alerts() == [("replica-load", "open")]
+    late.refuses.clear()
+    world.wait(MINUTE)
+    assert {late.ask([{"id": f"u{n}", "clicks": 0.5}])["version"] for n in range(50)} == {1, 2}
+    assert len(world.step()) == 1
+
+
+def test_what_a_rollout_waits_for_wakes_the_sweep(world: World) -> None:
+    """That replicas have loaded a step, and that a breaker opens; not every report."""
+    begin(world, share=5000)
+    assert events.pending(world.lake)
+    events.done(world.lake, events.pending(world.lake))
+    world.wait(MINUTE)
+    assert events.pending(world.lake) == []
+    world.behaviour[2] = lambda clicks: clicks["no such key"]  # type: ignore[call-overload,no-any-return]
+    world.send(60)
+    assert events.pending(world.lake)
+
+
+def test_an_endpoint_whose_rollout_cannot_be_read_holds_no_other_and_a_rollback_mends_it(world: World) -> None:
+    begin(world)
+    there = endpoints.endpoint(world.lake, "shop", "buys")
+    assert there is not None
+    world.lake.documents.update(there, {**there.body, "rollout": {"kind": "later"}}, "another release")
+    with pytest.raises(Corrupt, match="cannot be read"):
+        world.step()
+    endpoints.rollback(world.lake, "shop", "buys", "out of this")
+    assert world.weights == [(1, 10_000)]
+    assert world.step() == []
 
 
 def test_a_pause_stops_steps_forward_and_back_and_resume_lets_them_go(world: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lakeloop.functions.start_rollout import start_shadow
 from lakeloop.lakehouse import endpoints, registry
+from lakeloop.lakehouse.errors import Refused
 from lakeloop.lakehouse.rollouts.gathering import gather
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.tests.functional.rollouts.conftest import MINUTE, World
@@ -150,3 +151,17 @@ def test_a_shadow_without_end_answers_nobody_until_a_person_ends_it(world: World
     endpoints.abort(world.lake, "shop", "buys", "seen")
     assert world.score() == (0, 0)
     assert (world.body["wanted"], world.body["barred"], world.weights) == (1, [], [(1, 10_000)])
+
+
+PRIVATE = {"sources/visits.toml": ('clicks = "int32"', 'clicks = { type = "int32", private = "hash" }')}
+
+
+def test_where_the_log_withholds_what_callers_sent_there_is_no_shadow(world: World) -> None:
+    world.apply(SHADOW % "", PRIVATE)
+    world.start_replicas()
+    world.promote(2)
+    (begun,) = world.step()
+    assert begun.why == "version 2 begins without a shadow, since the log withholds clicks: load"
+    endpoints.abort(world.lake, "shop", "buys", "not so")
+    with pytest.raises(Refused, match="withholds clicks"):
+        start_shadow(world.lake, world.project, "buys", 3, (), "")

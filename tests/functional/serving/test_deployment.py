@@ -159,6 +159,10 @@ class Load:
         client.close()
 
 
+def served(place: Place) -> list[tuple[int, int]]:
+    return [(arm["version"], arm["weight"]) for arm in place.get("/state")["arms"]]
+
+
 def settled(place: Place, revision: int) -> bool:
     return all(place.get("/state")["revision"] == revision for _ in range(12))
 
@@ -192,36 +196,6 @@ def test_a_version_is_swapped_under_load_without_a_failed_request(place: Place) 
     assert set(load.answered.values()) == {1, 2, 3, 4}
     logged = place.logged()
     assert {name: logged[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
-
-
-def test_a_version_that_cannot_be_loaded_leaves_the_old_serving_and_state_says_why(place: Place) -> None:
-    before = place.get("/state")["arms"]
-    place.promote(UNLOADABLE)
-    wait_until(lambda: all("does not match its hash" in place.get("/state")["error"] for _ in range(12)))
-    state = place.get("/state")
-    assert state["arms"] == before
-    assert state["wanted"] == state["revision"] + 1
-    revision = place.promote(before[0]["version"])
-    wait_until(lambda: settled(place, revision))
-
-
-def test_of_a_killed_replica_and_a_killed_shipper_every_answer_is_logged_exactly_once(place: Place) -> None:
-    import ray
-
-    wait_until(lambda: len(place.processes()) == 2)
-    with Load(place.url, "kill") as load:
-        load.more(300)
-        victim = min(place.processes())
-        os.kill(victim, signal.SIGKILL)
-        load.more(300)
-        os.kill(ray.get(place.serving.shipper.state.remote())["process"], signal.SIGKILL)
-        load.more(300)
-        wait_until(lambda: len(place.processes() - {victim}) == 2)
-        load.more(300)
-    logged = place.logged()
-    assert {name: logged[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
-    assert max(logged.values()) == 1
-    assert len(load.answered) >= 1200
 
 
 RAMP = {
@@ -285,7 +259,7 @@ def test_a_version_ramps_under_load_by_what_replicas_report_without_a_failed_req
 
 
 def arms_kept(place: Place, rollout: Rollout) -> bool:
-    """Every key that was answered by the new version stayed with it in later steps: replicas agree with the hash."""
+    """Every logged answer of the ramp is by the arm that the hash of its key and the share of its revision say."""
     rows = place.lake.journal("predictions.flights.late").read()
     assert rows is not None
     shares = {one.revision: one.weight for one in rollout.steps}
@@ -294,3 +268,33 @@ def arms_kept(place: Place, rollout: Rollout) -> bool:
         row["version"] == (2 if place_of("late", row["request_id"]) >= 10_000 - shares[row["revision"]] else 1)
         for row in ramp
     )
+
+
+def test_a_version_that_cannot_be_loaded_leaves_the_old_serving_and_state_says_why(place: Place) -> None:
+    before = served(place)
+    place.promote(UNLOADABLE)
+    wait_until(lambda: all("does not match its hash" in place.get("/state")["error"] for _ in range(12)))
+    state = place.get("/state")
+    assert served(place) == before
+    assert state["wanted"] == state["revision"] + 1
+    revision = place.promote(before[0][0])
+    wait_until(lambda: settled(place, revision))
+
+
+def test_of_a_killed_replica_and_a_killed_shipper_every_answer_is_logged_exactly_once(place: Place) -> None:
+    import ray
+
+    wait_until(lambda: len(place.processes()) == 2)
+    with Load(place.url, "kill") as load:
+        load.more(300)
+        victim = min(place.processes())
+        os.kill(victim, signal.SIGKILL)
+        load.more(300)
+        os.kill(ray.get(place.serving.shipper.state.remote())["process"], signal.SIGKILL)
+        load.more(300)
+        wait_until(lambda: len(place.processes() - {victim}) == 2)
+        load.more(300)
+    logged = place.logged()
+    assert {name: logged[name] for name in load.answered} == dict.fromkeys(load.answered, 1)
+    assert max(logged.values()) == 1
+    assert len(load.answered) >= 1200

@@ -86,6 +86,9 @@ WRONG: dict[str, Change] = {
         )
     },
     "rules of a rollout at once": {TOML: ('timeout  = "1s"', 'rollout = { back_if = ["errors > 1%"] }')},
+    "a shadow of what is not logged": {
+        TOML: ('timeout  = "1s"', 'rollout = { shadow = "1h" }\nlog = { drop = ["carrier"] }')
+    },
     "a sticky key that nobody sends": {TOML: ('timeout  = "1s"', 'sticky = "carier"')},
     # not built yet
     "a stage that is not built: a key": {SOURCE: ('owner      = "data-eng"', 'owner = "data-eng"\nkeep = "1d"')},

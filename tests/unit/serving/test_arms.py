@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused
+from lakeloop.lakehouse.errors import Corrupt, Invalid, Refused, Unavailable
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded, wanted_arms
+from lakeloop.ray_jobs.serving.limits import TooLate
 from lakeloop.ray_jobs.serving.tallies import LEAST, PAUSE_S, PROBES, Breaker
 
 keys = st.text(min_size=0, max_size=30)
@@ -112,14 +114,14 @@ class Models:
         self.error: Exception | None = None
         self.champion_error: Exception | None = None
 
-    def score(self, arm: Arm) -> int:
+    async def score(self, arm: Arm) -> int:
         error = self.champion_error if arm.version == 1 else self.error
         if error is not None:
             raise error
         return arm.version
 
     def ask(self) -> int:
-        return self.loaded.answer(self.canary, self.score)[1]
+        return asyncio.run(self.loaded.answer(self.canary, self.score))[1]
 
     def counted(self, arm: Arm) -> tuple[int, int]:
         counted = arm.tally.counted()
@@ -157,8 +159,18 @@ def test_a_wrong_request_is_the_callers_and_counts_against_nobody(models: Models
 def test_the_champions_failure_is_raised_and_counted(models: Models) -> None:
     models.champion_error = RuntimeError("boom")
     with pytest.raises(RuntimeError, match="boom"):
-        models.loaded.answer(models.champion, models.score)
+        asyncio.run(models.loaded.answer(models.champion, models.score))
     assert models.counted(models.champion) == (1, 1)
+
+
+@pytest.mark.parametrize(("error", "errors"), [(TooLate("2 s are over"), 1), (Unavailable("the disk is full"), 0)])
+def test_what_came_too_late_counts_against_the_arm_and_what_is_the_replicas_own_trouble_does_not(
+    models: Models, error: Exception, errors: int
+) -> None:
+    models.error = error
+    with pytest.raises(Unavailable):
+        models.ask()
+    assert models.counted(models.canary) == (errors, errors)
 
 
 def test_an_arm_that_fails_often_gives_its_share_to_the_champion(models: Models) -> None:
