@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Admission:
         """Running mean of the time that the work of a small request takes by itself."""
         self.lag_s = 0.0
         """By how much the event loop was late when it was last looked at: what stands before a request unseen."""
+
+    def expect(self, seconds: float) -> None:
+        """What one request takes, from a measurement before the first: so the first burst is bounded, too."""
+        self.work_s = seconds
+        self.share_s = seconds / (os.cpu_count() or 1)
 
     async def run(self, small: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`, done here when it is small and has been quick so far, else in a thread.

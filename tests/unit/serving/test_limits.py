@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -53,7 +54,7 @@ async def test_what_was_slow_moves_to_a_thread_and_back_when_it_is_quick_again()
 @in_loop
 async def test_one_more_than_may_be_in_flight_is_refused_at_once() -> None:
     admission, gate = Admission(Limits(most_in_flight=2)), threading.Event()
-    running = [asyncio.create_task(admission.run(False, gate.wait)) for _ in range(2)]
+    running = [asyncio.create_task(admission.run(False, gate.wait, 20)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as refused:
         await admission.run(False, where)
@@ -65,10 +66,22 @@ async def test_one_more_than_may_be_in_flight_is_refused_at_once() -> None:
 
 
 @in_loop
+async def test_what_was_measured_before_the_first_request_bounds_the_first_burst() -> None:
+    admission, gate = Admission(Limits(timeout_s=1.0)), threading.Event()
+    admission.expect(0.2 * (os.cpu_count() or 1))
+    running = [asyncio.create_task(admission.run(True, gate.wait, 20)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await admission.run(True, where)
+    gate.set()
+    await asyncio.gather(*running)
+
+
+@in_loop
 async def test_a_request_whose_wait_is_foreseen_to_be_too_long_is_refused_unless_it_is_the_only_one() -> None:
     admission, gate = Admission(Limits(timeout_s=1.0)), threading.Event()
     admission.share_s = 0.4
-    running = asyncio.create_task(admission.run(False, gate.wait))
+    running = asyncio.create_task(admission.run(False, gate.wait, 20))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await admission.run(True, where)
@@ -94,7 +107,7 @@ async def test_a_late_event_loop_refuses_what_comes_until_it_has_caught_up() -> 
 async def test_an_answer_that_takes_longer_than_the_timeout_is_too_late() -> None:
     admission, gate = Admission(Limits(timeout_s=0.02)), threading.Event()
     with pytest.raises(TooLate, match=r"within 0\.02 s"):
-        await admission.run(False, gate.wait)
+        await admission.run(False, gate.wait, 20)
     gate.set()
     assert (admission.in_flight, admission.late) == (0, 1)
 
