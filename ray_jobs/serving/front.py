@@ -140,7 +140,7 @@ class Relayed:
         if path == "/ready" and self._asleep:
             return success({"ready": True})
         try:
-            body = await read_body(scope, receive) if scope["method"] == "POST" else b""
+            body = await read_body(dict(scope["headers"]), receive) if scope["method"] == "POST" else b""
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             passed = {name: value for name, value in headers.items() if name in PASSED_ON}
             answered = await self._ask(scope["method"], self._root + quote(path), passed, body)
