@@ -180,25 +180,13 @@ def check_expressions(model: Model, columns: Columns, inputs: Columns, document:
         if one.where:
             _check_expression(one.where, "inputs", inputs, ("BOOLEAN",), path, document)
         _check_columns(one.columns, inputs, path, document)
-    _check_log(model, inputs, document)
+    _check_columns(model.serving.log.drop, inputs, ("serving", "log", "drop"), document)
     for i, monitor in enumerate(model.monitors):
         if monitor.columns != ("*",):
             path = ("monitor", i, "columns")
             _check_columns(monitor.columns, inputs, path, document)
             for name in set(monitor.columns) & set(model.serving.log.drop):
                 document.problem(path, f'"{name}" is not logged: [serving.log] drop names it')
-
-
-def _check_log(model: Model, inputs: Columns, document: Document) -> None:
-    """What is not logged must exist, and nothing may need it there."""
-    dropped = model.serving.log.drop
-    _check_columns(dropped, inputs, ("serving", "log", "drop"), document)
-    private = [name for name, one in model.inputs.request.items() if one.private]
-    if model.serving.rollout.shadow and (dropped or private):
-        document.problem(
-            ("serving", "rollout", "shadow"),
-            f"a shadow scores the log, which does not hold {', '.join([*dropped, *private])}; take one of them away",
-        )
 
 
 def _check_columns(names: tuple[str, ...], inputs: Columns, path: Path, document: Document) -> None:

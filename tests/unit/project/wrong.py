@@ -107,9 +107,6 @@ WRONG: dict[str, Change] = {
             'columns = ["distance"]\nabove = 0.2',
         )
     },
-    "a shadow over a log that lacks an input": {
-        TOML: ('timeout  = "1s"', 'log = { drop = ["distance"] }\nrollout = { shadow = "1h" }')
-    },
     "a log with a bound of nothing": {TOML: ('timeout  = "1s"', 'log = { disk = "0GiB" }')},
     "a log that is kept for no time": {TOML: ('timeout  = "1s"', 'log = { keep = "0d" }')},
     "a log of another mode": {TOML: ('timeout  = "1s"', 'log = "synchronous"')},
