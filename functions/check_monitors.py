@@ -27,6 +27,7 @@ from lakeloop.lakehouse.monitoring import (
     labelled_scores,
     newest_labelled,
 )
+from lakeloop.lakehouse.prediction_log import log_policy
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Model, Monitor
 from lakeloop.lakehouse.query.catalog import LakeCatalog
@@ -115,7 +116,8 @@ def _judge(
     if monitor.watch == "performance":
         results = _performance(lake, session, project, model, monitor, window, signature, as_of)
     else:
-        results = _drift(session, monitor, window, signature)
+        hidden = log_policy(project, model).hidden
+        results = _drift(session, monitor, window, signature, hidden)
     if not results or results[0]["rows"] < max(1, monitor.min_rows):
         return None
     if _known(session, project, model, monitor, window, results[0]):
@@ -180,13 +182,15 @@ def _performance(
     return [{**result, "breached": breached, "rows": found.rows}]
 
 
-def _drift(session: Session, monitor: Monitor, window: Window, signature: Signature) -> list[dict[str, Any]]:
-    """The share of drifted columns first, then each column, the worst first."""
+def _drift(
+    session: Session, monitor: Monitor, window: Window, signature: Signature, hidden: frozenset[str]
+) -> list[dict[str, Any]]:
+    """The share of drifted columns first, then each column, the worst first; none of inputs that are not logged."""
     name = f"_window_{window.model}_{monitor.name}"
     rows = keep_window(session, window, name)
     if not rows:
         return []
-    there = session.run(f"select * from {name} limit 0").column_names
+    there = set(session.run(f"select * from {name} limit 0").column_names) - hidden
     if monitor.watch == "inputs":
         watched = [
             (one.name, one.profile)

@@ -52,7 +52,8 @@ class Forgotten:
 def find_entity(lake: Lake, entity: Entity, *, progress: Callable[[Held], None] | None = None) -> list[Held]:
     """Every place that holds an entity; nothing is changed. Invalid when no table has such a column."""
     check_columns(lake, entity)
-    return _told(_look(_subject(lake, entity, forgetting.Tombstones(b"-" * 32))), progress)
+    key = forgetting.known_secret(lake.store) or b"-" * forgetting.KEY_BYTES  # any, where nothing is hashed yet
+    return _told(_look(_subject(lake, entity, forgetting.Tombstones(key))), progress)
 
 
 def forget_entity(

@@ -18,9 +18,10 @@ from pyarrow.fs import FileSystem
 
 from lakeloop.functions.forget_subject import BLOT, Held, Subject
 from lakeloop.functions.maintain_lake import table_names
-from lakeloop.lakehouse import keys, pins, runs
+from lakeloop.lakehouse import forgetting, keys, pins, runs
 from lakeloop.lakehouse.errors import Conflict, Unknown
-from lakeloop.lakehouse.forgetting import JSON_ROWS, text_of
+from lakeloop.lakehouse.forgetting import JSON_ROWS, Entity, text_of
+from lakeloop.lakehouse.prediction_columns import HASHED
 from lakeloop.lakehouse.query.quoting import literal, quoted
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.tables import DataFile, Table
@@ -91,11 +92,17 @@ class _Rows:
             return 0
 
     def needed(self, schema: pa.Schema) -> list[str]:
-        wanted = {*self.subject.entity.columns, *self.whole, *self.texts, *(("id",) if self.model else ())}
+        columns = self.subject.entity.columns
+        private = [name + HASHED for name in columns] if self.model else []
+        wanted = {*columns, *private, *self.whole, *self.texts, *(("id",) if self.model else ())}
         return [name for name in schema.names if name in wanted]
 
     def mask(self, rows: pa.Table) -> pa.Array | None:
         found = self.subject.tombstones.mask(rows, model=self.model, json_columns=self.whole)
+        private = _private(self.subject, rows.schema) if self.model else None
+        if private:
+            told = reduce(pc.and_, (reduce(pc.or_, (_same(rows, *one) for one in either)) for either in private))
+            found = told if found is None else pc.or_(found, told)
         for name in self.texts:
             hits = self._telling(rows, name)
             if hits:
@@ -213,8 +220,8 @@ def _remove(rows: _Rows, name: str) -> int:
 def _remove_from(rows: _Rows, table: Table) -> int:
     subject, done = rows.subject, 0
     facts = {"lakeloop.forgotten": subject.id}
-    condition = _condition(subject, table.schema)
-    if condition:
+    conditions = [_condition(subject, table.schema), _private_condition(subject, table.schema) if rows.model else ""]
+    for condition in filter(None, conditions):
         done += table.remove(condition, facts=facts)
     if not rows.by_value:
         return done
@@ -374,6 +381,32 @@ def _condition(subject: Subject, schema: pa.Schema) -> str:
     """SQL for the entity's rows; empty where a table's types cannot hold it."""
     values = subject.entity.scalars(schema)
     return " and ".join(f"{quoted(name)} = {_literal(value)}" for name, value in (values or {}).items())
+
+
+def _private(subject: Subject, schema: pa.Schema) -> list[list[tuple[str, pa.Scalar]]] | None:
+    """How predictions tell the entity where one of its columns is private at least: for each of its columns, the
+    columns of the log and their values, one of which must be there. None where they cannot."""
+    found = []
+    for name, text in subject.entity.values.items():
+        plain = Entity({name: text}).scalars(schema) or {}
+        mark = forgetting.hashed(subject.tombstones.key, name, text)
+        hashes = {name + HASHED: pa.scalar(mark)} if name + HASHED in schema.names else {}
+        found.append([*plain.items(), *hashes.items()])
+    hidden = any(column.endswith(HASHED) for either in found for column, _ in either)
+    return found if hidden and all(found) else None
+
+
+def _private_condition(subject: Subject, schema: pa.Schema) -> str:
+    """`_private` as SQL; empty where there is nothing to tell."""
+    sides = [
+        " or ".join(f"{quoted(column)} = {_literal(value)}" for column, value in either)
+        for either in _private(subject, schema) or ()
+    ]
+    return " and ".join(f"({side})" for side in sides)
+
+
+def _same(rows: pa.Table, column: str, value: pa.Scalar) -> pa.Array:
+    return pc.fill_null(pc.equal(rows.column(column), value), False)
 
 
 def _literal(value: pa.Scalar) -> str:

@@ -18,7 +18,7 @@ from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.lakehouse.freezing import frozen
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.prediction_log import withheld
+from lakeloop.lakehouse.prediction_log import LogPolicy, log_policy, withheld
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.rollouts.alerting import alert_unloadable, follow_return
 from lakeloop.lakehouse.rollouts.deciding import Back, Complete, Move, Wait, decide, first_stage
@@ -162,8 +162,8 @@ def _spelled(stage: str, weight: int) -> str:
 
 
 def fresh(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with the newest snapshots for each of its arms. The champion's are the endpoint's; an arm that was
-    trained with other versions of its views has its own.
+    """The body with the newest snapshots for each of its arms, and with the policy of the project's log. The champion's
+    snapshots are the endpoint's; an arm that was trained with other versions of its views has its own.
 
     The sticky key follows the project, but not during a rollout: a ramp only adds.
     """
@@ -177,6 +177,9 @@ def fresh(lake: Lake, project: Project, model: str, body: Mapping[str, Any]) -> 
     if started is not None and len(started.steps) > 1:
         sticky = body.get("sticky", "")
     newest = {**body, "arms": arms, "snapshots": snapshots[0] if arms else {}}
+    log = log_policy(project, project.models[model]).to_json()
+    if "log" in body or log != LogPolicy().to_json():
+        newest["log"] = log
     return {**newest, "sticky": sticky} if sticky or "sticky" in body else newest
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from lakeloop.functions.build_features import build_features
 from lakeloop.functions.check_monitors import check_monitors
+from lakeloop.functions.expire_predictions import expire_predictions
 from lakeloop.functions.gate_model import gate_model
 from lakeloop.functions.ingest_data import ingest_data
 from lakeloop.functions.launch_training import Launcher, launch_training
@@ -96,6 +97,7 @@ def _project(lake: Lake, project: Project, launcher: Launcher, as_of: datetime, 
         ("gate_model", lambda: gate_model(lake, project)),
         ("roll_out", lambda: roll_out(lake, project)),
         ("maintain_lake", lambda: _maintain_tables(lake, project, swept)),
+        ("maintain_lake", lambda: expire_predictions(lake, project)),
     ]
     for function, step in steps:
         swept.note(function, _try(lake, swept, function, project.name, step) or [])

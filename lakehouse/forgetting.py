@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.errors import AlreadyExists, NotFound, Unknown
+from lakeloop.lakehouse.prediction_columns import HASHED
 from lakeloop.lakehouse.store import Store
 
 KIND = "forgotten"
@@ -102,7 +103,7 @@ class Tombstones:
 
     def concern(self, names: Iterable[str], model: str = "") -> bool:
         """Whether rows with these columns (of this `project.model`) may be forgotten ones."""
-        there = set(names)
+        there = {name.removesuffix(HASHED) for name in names} | set(names)
         return any(there.issuperset(columns) for columns in self.marks) or ("id" in there and bool(self.ids.get(model)))
 
     def mask(
@@ -116,6 +117,8 @@ class Tombstones:
         for columns, wanted in self.marks.items():
             if set(columns) <= set(rows.column_names):
                 found = _either(found, self._of_columns(rows, columns, wanted, read))
+            if len(columns) == 1 and columns[0] + HASHED in rows.column_names:
+                found = _either(found, _hashed_among(rows.column(columns[0] + HASHED), wanted))
         if self.ids.get(model) and "id" in rows.column_names:
             wanted = self.ids[model]
             hits = [v for v in pc.unique(rows.column("id")).to_pylist() if v is not None and self.of_id(v) in wanted]
@@ -246,10 +249,18 @@ def hashed(key: bytes, column: str, value: Any) -> str | None:
     return None if text is None or value != value else _of(key, {column: text})
 
 
+def known_secret(store: Store) -> bytes | None:
+    """The key of this lake, or None before it was needed."""
+    try:
+        return store.get(keys.FORGET_KEY)
+    except NotFound:
+        return None
+
+
 def secret(store: Store) -> bytes:
     """The key of this lake, made when it is first needed."""
-    with suppress(NotFound):
-        return store.get(keys.FORGET_KEY)
+    if there := known_secret(store):
+        return there
     made = secrets.token_bytes(KEY_BYTES)
     with suppress(AlreadyExists, Unknown):
         store.put(keys.FORGET_KEY, made, if_absent=True)
@@ -280,6 +291,11 @@ def _forms(name: str, value: Any, read: Read | None) -> list[str]:
 
 def _among(column: pa.ChunkedArray, hits: Sequence[Any]) -> pa.Array | None:
     return pc.fill_null(pc.is_in(column, value_set=pa.array(hits, column.type)), False) if hits else None
+
+
+def _hashed_among(column: pa.ChunkedArray, wanted: frozenset[str]) -> pa.Array | None:
+    """A private column of predictions holds the ids of entities."""
+    return _among(column, sorted(wanted)) if pa.types.is_string(column.type) else None
 
 
 def _either(one: pa.Array | None, other: pa.Array | None) -> pa.Array | None:

@@ -155,6 +155,11 @@ class Journal:
         """Segments in the inbox, folded or not."""
         return list(self._store.list(keys.inbox(self.name)))
 
+    def waiting_before(self, moment: datetime) -> bool:
+        """Whether a segment waits whose first row is older: a LIST of one key, since names begin with that time."""
+        first = next(iter(self._store.list(keys.inbox(self.name), limit=1)), None)
+        return first is not None and segment_of(first) < f"{moment:%Y%m%dT%H%M%S%fZ}"
+
     def _commit(self, entries: Sequence[Entry], table: Table | None) -> tuple[Table | None, int]:
         """One commit with the rows of these, and their number; no table when another was first, who may have folded
         them: the next fold looks anew."""

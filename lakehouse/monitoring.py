@@ -7,7 +7,7 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,7 +92,7 @@ def actual_counts(session: Session, relation: str, names: Sequence[str], profile
     return [_counted(row[f"h{at}"], row[f"n{at}"], profile) for at, profile in enumerate(profiles)]
 
 
-def drift_inputs(inputs: Sequence[Input], columns: Sequence[str], there: Sequence[str]) -> list[Input]:
+def drift_inputs(inputs: Sequence[Input], columns: Sequence[str], there: Collection[str]) -> list[Input]:
     """The inputs a monitor watches: those with a reference profile that the log has, all of them for `*`."""
     return [
         one

@@ -32,11 +32,16 @@ class LogPolicy:
     sync: bool = False
     full: Literal["refuse", "drop"] = "refuse"
     disk_bytes: int = 1 << 30
+    everything: bool = field(init=False, repr=False, compare=False)
+    """Whether every input of every answer is logged as it is."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "everything", self.sample >= 1 and not self.drop and not self.hash)
 
     @property
-    def everything(self) -> bool:
-        """Whether every input of every answer is logged as it is."""
-        return self.sample >= 1 and not self.drop and not self.hash
+    def hidden(self) -> frozenset[str]:
+        """Inputs whose values are not in the log."""
+        return self.drop | self.hash
 
     def wants(self, request_id: str) -> bool:
         """Whether a request is in the sample: the same id is, or is not, in every process, and at every try."""

@@ -195,6 +195,12 @@ class Table:
         values = found.column(f"max.{column}").to_pylist() if f"max.{column}" in found.column_names else []
         return max((_aware(value) for value in values if value is not None), default=None)
 
+    def oldest(self, column: str) -> datetime | None:
+        """The least value of a column of times, as `newest` tells the greatest."""
+        found = pa.table(self._delta.get_add_actions(flatten=True))
+        values = found.column(f"min.{column}").to_pylist() if f"min.{column}" in found.column_names else []
+        return min((_aware(value) for value in values if value is not None), default=None)
+
     def rows(self) -> pa.Table:
         """All rows of this version, in memory."""
         with _reading(self.name):

@@ -13,6 +13,7 @@ from lakeloop.infra.cli import (
     feedback,
     lakes,
     models,
+    predictions,
     project,
     rollouts,
     serving,
@@ -55,7 +56,8 @@ data.register(app)
 models.register(app)
 serving.register(app)
 batch.register(app)
-tokens.register(app)
+predictions.register(app)
 rollouts.register(app)
+tokens.register(app)
 feedback.register(app)
 automation.register(app)

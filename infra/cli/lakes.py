@@ -74,12 +74,16 @@ def usage(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = 
 def maintain(
     lake: LakeOption = None, env: EnvOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
-    """Fold every journal into its table; compact, checkpoint and vacuum every table."""
+    """Fold every journal; remove predictions that are too old; compact, checkpoint and vacuum every table."""
+    from lakeloop.functions.expire_predictions import expire_predictions
     from lakeloop.functions.maintain_lake import maintain_lake, maintain_table, table_names
+    from lakeloop.lakehouse import applied
     from lakeloop.lakehouse.pins import RETENTION
 
     place = find_place(lake, env)
     done = maintain_lake(place.lake, fold_at=1)
+    for project in applied.names(place.lake):
+        done += expire_predictions(place.lake, applied.load(place.lake, project)[0])
     for name in table_names(place.lake):
         done += maintain_table(place.lake, name, now=True)
     show(

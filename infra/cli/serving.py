@@ -1,4 +1,4 @@
-"""`serve`, `predict`, `predictions show`."""
+"""`serve`, `predict`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lakeloop.infra.cli.options import AsOfOption, EnvOption, JsonOption, LakeOption, QuietOption, moment
-from lakeloop.infra.cli.output import facts, out, say, show
+from lakeloop.infra.cli.output import out, say, show
 from lakeloop.infra.place import Place, find_place
 from lakeloop.lakehouse.errors import Denied, Invalid, NotFound, Unavailable
 
@@ -30,10 +30,6 @@ RETRY_FAILED_S = 30.0
 def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(serve)
     app.command(rich_help_panel=PANEL)(predict)
-    predictions = typer.Typer(help="The log of answers", no_args_is_help=True)
-    predictions.command("show")(predictions_show)
-    predictions.command("list")(predictions_list)
-    app.add_typer(predictions, name="predictions", rich_help_panel=PANEL)
 
 
 def serve(
@@ -253,130 +249,3 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise Invalid("a row is a JSON object", where=where, todo='write a row as {"name": value, …}')
     return row
-
-
-def predictions_list(
-    model: Annotated[str, typer.Argument(help="A model")],
-    lake: LakeOption = None,
-    env: EnvOption = None,
-    as_json: JsonOption = False,
-    limit: int = 20,
-) -> None:
-    """The newest answers, with labels where they have come."""
-    place = find_place(lake, env)
-    project = place.applied()
-    sql = (
-        "select prediction_id, as_of, version, prediction, decision, label, label_known_at, latency_ms "
-        "from predictions_labelled where project = ? and model = ? order by as_of desc, prediction_id limit ?"
-    )
-    show(
-        place.lake.sql(sql, [project.name, model, limit], project=project.name).to_pylist(),
-        as_json=as_json,
-        empty="no prediction is logged yet",
-    )
-
-
-def predictions_show(
-    prediction: Annotated[str, typer.Argument(help="prediction_id, or the id that the caller gave")],
-    lake: LakeOption = None,
-    env: EnvOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The whole why of one answer: inputs, ages, version, who promoted it and why, its data and code, the label."""
-    from lakeloop.lakehouse import endpoints, registry
-
-    place = find_place(lake, env)
-    project = place.applied()
-    found = place.lake.sql(
-        "select * from predictions_labelled where prediction_id = ? or id = ? "
-        "order by as_of desc, logged_at desc limit 1",
-        [prediction, prediction],
-        project=project.name,
-    ).to_pylist()
-    if not found:
-        raise NotFound(
-            f"no prediction {prediction!r} is logged",
-            todo="see `lakeloop predictions list MODEL`; what was answered a second ago may still be on its way",
-        )
-    row = found[0]
-    body = registry.version(place.lake, row["project"], row["model"], row["version"]).body
-    signature = registry.signature(place.lake, row["project"], row["model"], row["version"])
-    promotion = next(
-        (
-            one
-            for one in endpoints.history(place.lake, row["project"], row["model"])
-            if one["version"] == row["version"]
-        ),
-        {},
-    )
-    answer = {
-        name: row.get(name)
-        for name in (
-            "prediction_id",
-            "id",
-            "as_of",
-            "logged_at",
-            "prediction",
-            "decision",
-            "label",
-            "label_known_at",
-            "latency_ms",
-            "arm",
-        )
-    }
-    answer["threshold"] = signature.threshold if signature.problem == "binary" else None
-    inputs = {one.name: {"value": row.get(one.name), "from": _origin(one, row)} for one in signature.inputs}
-    model = {
-        "model": row["model"],
-        "version": row["version"],
-        "run": body["run"],
-        "promoted_by": promotion.get("who"),
-        "promoted_at": promotion.get("at"),
-        "because": promotion.get("why"),
-        "model_hash": body["model_hash"],
-    }
-    if as_json:
-        facts(
-            {
-                "answer": answer,
-                "inputs": inputs,
-                "ages_s": json.loads(row["ages"]),
-                "model": model,
-                "lineage": body["lineage"],
-                "parameters": body["params"],
-            },
-            as_json=True,
-        )
-        return
-    out.print("the answer")
-    facts({f"  {name}": value for name, value in answer.items() if value is not None}, as_json=False)
-    out.print("\nwhat the model saw")
-    show(
-        [{"input": f"  {name}", "value": one["value"], "from": one["from"]} for name, one in inputs.items()],
-        as_json=False,
-    )
-    facts(
-        {
-            f"  age of {view}": "nothing found" if age is None else f"{age / 60:.0f} min"
-            for view, age in json.loads(row["ages"]).items()
-        },
-        as_json=False,
-    )
-    out.print("\nwho answered, and why it may")
-    facts({f"  {name}": value for name, value in model.items()}, as_json=False)
-    out.print("\nwhat it was made from")
-    facts(
-        {f"  {name}": value for name, value in {**body["lineage"], "parameters": body["params"]}.items()}, as_json=False
-    )
-
-
-def _origin(one: Any, row: dict[str, Any]) -> str:
-    if one.role == "feature":
-        return (
-            "the row"
-            if one.name in (row.get("given") or [])
-            else "absent"
-            if one.name in (row.get("absent") or [])
-            else "the online store"
-        )
-    return "the caller" if one.role == "request" else "derive()"

@@ -40,6 +40,12 @@ class Arm:
     snapshots: Mapping[str, Any] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     breaker: Breaker = field(default_factory=Breaker)
+    feature_versions: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """By view: the version of the snapshot that is read."""
+
+    def __post_init__(self) -> None:
+        versions = {view: where.get("version") for view, where in self.snapshots.items()}
+        object.__setattr__(self, "feature_versions", versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,6 @@ class Loaded:
     log: LogPolicy = field(default_factory=LogPolicy)
     log_key: bytes = field(default=b"", repr=False)
     """The lake's key, where something is logged as a hash."""
-
-    feature_versions: Mapping[str, Any] = field(init=False)
-    """By view: the version of the snapshot that is read."""
-
-    def __post_init__(self) -> None:
-        versions = {view: where.get("version") for view, where in self.snapshots.items()}
-        object.__setattr__(self, "feature_versions", versions)
 
     @property
     def champion(self) -> Arm:

@@ -36,6 +36,8 @@ from lakeloop.ray_jobs.serving.replica import Replica, ReplicaApp
 from lakeloop.ray_jobs.serving.shipper import Shipper
 from lakeloop.ray_jobs.serving.short_way import open_for
 
+NICE = 10
+"""Of the shipper: under full load answers come first, and the bound of the folder is what holds them back."""
 READY_S = 120.0
 DRAIN_S = 30.0
 NAMESPACE = "lakeloop"
@@ -266,6 +268,7 @@ class ShipperActor:
     """A `Shipper` in a process of its own, which Ray starts again when it dies."""
 
     def __init__(self, lake_url: str, folder: Path) -> None:
+        os.nice(NICE)
         self._shipper = Shipper(folder, open_lake(lake_url).journal)
 
     def state(self) -> Mapping[str, Any]:

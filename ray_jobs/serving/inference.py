@@ -88,7 +88,7 @@ class Chosen:
             "latency_ms": (answered - self.began) * 1000,
             "parts_ms": ((checked - self.began) * 1000, (looked_up - checked) * 1000, (answered - looked_up) * 1000),
             "answered": answered,
-            "feature_versions": loaded.feature_versions,
+            "feature_versions": by.feature_versions,
             "trace_id": TRACE.get(),
         }
 

@@ -21,6 +21,7 @@ NAMES = frozenset(name for name, _ in COLUMNS)
 COMMON = ("request_id", "logged_at", "model", "version", "arm", "revision", "latency_ms")
 COMMON_SINCE = ("log_ms", "trace_id", "sample_rate")
 """What a line says once for all of its rows; the latter not in a piece of an older release."""
+OF_LINE = (*COMMON, *COMMON_SINCE, "read_ms", "lookup_ms", "predict_ms", "project", "feature_versions")
 OF_ROW = ("id", "as_of", "prediction", "decision", "scores", "absent", "given")
 
 
@@ -69,11 +70,26 @@ def prediction_table(piece: Piece) -> pa.Table:
 
 
 def _table_of_rows(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Lines of `Logged`: all values of a column at once, which costs a tenth of a row after the other."""
     import pyarrow as pa
 
-    rows = [row for line in lines for row in _rows(shape, line)]
-    columns = [pa.array([_stored(row.get(field.name), field.type) for row in rows], field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    listed = list(lines)
+    rows = [row for line in listed for row in line["rows"]]
+    common = [_common(shape, line) for line in listed]
+    if len(rows) > len(listed):
+        common = [one for one, line in zip(common, listed, strict=True) for _ in line["rows"]]
+    values: dict[str, list[Any]] = {
+        input_column(name): [r["inputs"].get(name) for r in rows] for name, _ in shape.inputs
+    }
+    values |= {name: [one[name] for one in common] for name in OF_LINE}
+    values |= {name: [row.get(name) for row in rows] for name in OF_ROW}
+    values["ages"] = [_text(row.get("ages") or {}) for row in rows]
+    values["prediction_id"] = [
+        f"{line['request_id']}#{row.get('number', number)}"
+        for line in listed
+        for number, row in enumerate(line["rows"])
+    ]
+    return pa.Table.from_arrays([_array(values[field.name], field.type) for field in schema], schema=schema)
 
 
 def _table_of_columns(shape: Shape, schema: pa.Schema, lines: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -108,6 +124,8 @@ def _array(values: Sequence[Any] | Mapping[str, str], kind: pa.DataType) -> pa.A
     if isinstance(values, Mapping):
         return _numbers(unpack(values), kind)
     try:
+        if pa.types.is_timestamp(kind):
+            return pa.array(values, pa.string()).cast(kind)
         return pa.array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([_stored(value, kind) for value in values], kind)
@@ -130,15 +148,6 @@ def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if is_type.is_integer(kind):
         return pa.array(np.where(null, 0, values).astype(np.int64), kind, mask=null)
     return _array(values.tolist(), kind)
-
-
-def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    common = _common(shape, line)
-    for number, row in enumerate(line["rows"]):
-        own = {name: row.get(name) for name in OF_ROW}
-        inputs = {input_column(name): row["inputs"].get(name) for name, _ in shape.inputs}
-        own["prediction_id"] = f"{line['request_id']}#{row.get('number', number)}"
-        yield {**inputs, **common, **own, "ages": _text(row.get("ages") or {})}
 
 
 def _common(shape: Shape, line: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lakeloop.functions.forget_entity import find_entity, forget_entity
 from lakeloop.functions.ingest_data import ingest_data, land
 from lakeloop.functions.maintain_lake import maintain_lake, maintain_table, table_names
 from lakeloop.infra.cli.app import app
-from lakeloop.lakehouse import applied, endpoints, pins, registry, runs
+from lakeloop.lakehouse import applied, endpoints, forgetting, pins, registry, runs
 from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.lakehouse.features.online import open_snapshot
 from lakeloop.lakehouse.features.training_set import training_table
@@ -246,3 +246,35 @@ def test_the_command_asks_and_says_what_it_did(world: World) -> None:
     assert "4 rows forgotten" in said(trained, noun="runs", verb="show").output
     with pytest.raises(LakeloopError, match="forgotten"):
         world.lake.sql('select * from "shop.orders@2"')
+
+
+@pytest.mark.parametrize("columns", [("customer_id",), ("customer_id", "plan")])
+def test_predictions_that_hold_a_private_column_as_a_hash_are_found_and_go(
+    folder_lake: Lake, columns: tuple[str, ...]
+) -> None:
+    lake, journal = folder_lake, folder_lake.journal("predictions.shop.buys")
+    applied.publish(lake, World(lake, "string", VALUE).project(), code_version="1")
+    key = forgetting.secret(lake.store)
+    names = [VALUE, "cust-0001", "cust-0002"]
+
+    def log(segment: str) -> None:
+        hashes = [forgetting.hashed(key, "customer_id", name) for name in names]
+        rows = {"prediction_id": [f"{segment}#{n}" for n in range(3)], "id": ["a", "b", "c"], "plan": ["gold"] * 3}
+        journal.append(pa.table({**rows, "customer_id_hash": hashes, "logged_at": [START] * 3}), segment)
+
+    log("log-1")
+    journal.fold()
+    log("log-2")
+    entity = Entity({name: {"customer_id": VALUE, "plan": "gold"}[name] for name in columns})
+    if len(columns) == 1:
+        assert sum(one.rows for one in find_entity(lake, entity) if one.kind == "journal") >= 1
+    assert forget_entity(lake, entity).left == ()
+    rows = journal.read()
+    assert rows is not None
+    assert Counter(rows["id"].to_pylist()) == {"b": 2, "c": 2}
+    if len(columns) == 1:  # what comes late is told by one private column only
+        log("late")
+        journal.fold(grace_s=-1)
+        rows = journal.read()
+        assert rows is not None
+        assert Counter(rows["id"].to_pylist()) == {"b": 3, "c": 3}

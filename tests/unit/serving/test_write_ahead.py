@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ import pytest
 from lakeloop.lakehouse.errors import Corrupt, Unavailable
 from lakeloop.lakehouse.journal import segment_name
 from lakeloop.ray_jobs.serving.write_ahead import (
+    Backlog,
+    LogFull,
     Logged,
     Shape,
     WriteAhead,
@@ -191,3 +194,98 @@ def test_a_file_that_is_no_log_is_corrupt(tmp_path: Path) -> None:
     path.write_bytes(b"not a log\n")
     with pytest.raises(Corrupt):
         read_piece(path)
+
+
+def test_the_line_that_did_not_fit_is_taken_back_and_the_file_goes_on(tmp_path: Path) -> None:
+    room = [10_000]
+
+    def write(fd: int, data: bytes) -> int:
+        fits = data[: room[0]]
+        room[0] -= len(fits)
+        return os.write(fd, fits)
+
+    log = WriteAhead(tmp_path, write=write)
+    log.append(SHAPE, request("one"))
+    for number in range(20):
+        room[0] = 20
+        with pytest.raises(LogFull):
+            log.append(SHAPE, request(f"lost-{number}"))
+    room[0] = 10_000
+    log.append(SHAPE, request("two"))
+    log.close()
+    (sealed,) = sealed_pieces(tmp_path)
+    assert [line["request_id"] for line in read_piece(sealed).lines] == ["one", "two"]
+
+
+def test_a_disk_that_takes_nothing_leaves_no_files_behind(tmp_path: Path) -> None:
+    log = WriteAhead(tmp_path, write=lambda fd, data: 0)
+    for number in range(20):
+        with pytest.raises(LogFull):
+            log.append(SHAPE, request(str(number)))
+    log.seal_due()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_of_the_system_in_the_middle_of_a_line_loses_no_answered_row(tmp_path: Path) -> None:
+    """A process that may write files of 4,000 bytes at most: the kernel cuts the line that crosses it."""
+    code = (
+        "import resource, sys; from pathlib import Path; from datetime import datetime, UTC\n"
+        "from lakeloop.ray_jobs.serving.write_ahead import *\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "log, at, answered = WriteAhead(Path(sys.argv[1])), datetime(2026, 5, 1, tzinfo=UTC), 0\n"
+        "for number in range(100):\n"
+        "    try:\n"
+        "        log.append(Shape('p', 'm', ()), Logged(str(number), at, 'm', 1, 'champion', 1, 0.1, [{}]))\n"
+        "        answered += 1\n"
+        "    except LogFull:\n"
+        "        pass\n"
+        "print(answered)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    answered = int(ended.stdout)
+    assert 0 < answered < 100
+    adopt(tmp_path)
+    names = [line["request_id"] for path in sealed_pieces(tmp_path) for line in read_piece(path).lines]
+    assert names == [str(number) for number in range(answered)]
+
+
+def test_what_lies_in_open_files_survives_the_removal_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    log = WriteAhead(folder)
+    log.append(SHAPE, request("one"))
+    log.append(OTHER, request("other"))
+    shutil.rmtree(folder)
+    log.append(SHAPE, request("two"))
+    log.seal()
+    log.append(SHAPE, request("three"))
+    log.close()
+    names = [line["request_id"] for path in sealed_pieces(folder) for line in read_piece(path).lines]
+    assert sorted(names) == ["one", "other", "three", "two"]
+    assert adopt(folder) == 0
+
+
+def test_a_clock_that_goes_back_changes_names_and_loses_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    log = WriteAhead(tmp_path, monotonic=clock)
+    for number, at in enumerate((AT, AT - timedelta(hours=1), AT - timedelta(days=400), AT)):
+        log.append(SHAPE, request(str(number), at=at))
+        clock.s += 1
+        log.seal_due()
+    assert len({segment_of(path) for path in sealed_pieces(tmp_path)}) == 4
+    names = [line["request_id"] for path in sealed_pieces(tmp_path) for line in read_piece(path).lines]
+    assert sorted(names) == ["0", "1", "2", "3"]
+
+
+def test_the_backlog_counts_rows_and_bytes_and_reads_a_sealed_file_once(tmp_path: Path) -> None:
+    log, backlog = WriteAhead(tmp_path), Backlog(tmp_path)
+    log.append(SHAPE, request("one", rows=2))
+    log.seal()
+    log.append(SHAPE, request("two"))
+    assert backlog.rows() == 3
+    (sealed,) = sealed_pieces(tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert backlog.size_bytes() == size
+    sealed.write_bytes(b"")  # it is not looked into again
+    assert backlog.rows() == 3
+    sealed.unlink()
+    assert backlog.rows() == 1
