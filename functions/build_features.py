@@ -36,7 +36,7 @@ from lakeloop.lakehouse.project.definitions import FeatureView
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session, quoted
 from lakeloop.lakehouse.rollouts.state import running
-from lakeloop.lakehouse.tables import stored
+from lakeloop.lakehouse.stored import stored
 
 ONLINE_HISTORY = timedelta(days=2)
 """How far back a snapshot answers: longer than a request is late, short enough to stay small."""

@@ -20,6 +20,7 @@ from lakeloop.functions.forget_subject import Held, Subject
 from lakeloop.functions.screening import screen_parquet
 from lakeloop.lakehouse import registry, runs
 from lakeloop.lakehouse.artifacts import Artifact
+from lakeloop.lakehouse.batch import record
 from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import NotFound
 from lakeloop.lakehouse.scoring.signature import Signature
@@ -53,7 +54,7 @@ class _Named:
     def _documents(self) -> dict[str, list[tuple[str, str]]]:
         """By key of an artifact: the documents (kind, id) that name it."""
         found: dict[str, list[tuple[str, str]]] = {}
-        for kind in (registry.KIND, TASKS):
+        for kind in (registry.KIND, TASKS, record.KIND):
             for doc in self._lake.documents.ids(kind):
                 for key in _keys(self._lake.documents.get(kind, doc).body):
                     found.setdefault(key, []).append((kind, doc))
@@ -86,9 +87,10 @@ def _forget_rows(subject: Subject, named: _Named, key: str, data: bytes) -> Iter
     if not gone:
         return
     if not subject.dry:
-        runs.mark_redacted(subject.lake, run, subject.id, gone)
+        if run:
+            runs.mark_redacted(subject.lake, run, subject.id, gone)
         _take_place(subject, named, key, kept)
-    yield Held("artifact of a run", key, gone, f"run {run}" if run else "")
+    yield Held("artifact of a run" if run else "part of a batch", key, gone, f"run {run}" if run else "")
 
 
 def _without_example(data: bytes) -> bytes:

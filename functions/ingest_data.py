@@ -33,7 +33,8 @@ from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.project.definitions import Source
 from lakeloop.lakehouse.records import JOURNALS
 from lakeloop.lakehouse.store import Entry
-from lakeloop.lakehouse.tables import Table, other_types
+from lakeloop.lakehouse.stored import other_types
+from lakeloop.lakehouse.tables import Table
 
 TRIES = 10
 Watch: TypeAlias = Callable[[str, int], None]

@@ -55,6 +55,32 @@ class RowProgress:
         self._progress.update(self._tasks[file], rows=rows)
 
 
+class RowsProgress:
+    """Shows how many of a known number of rows are done. Use as a context manager and pass `watch` to the work."""
+
+    def __init__(self, text: str, *, quiet: bool = False) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28))
+        count = TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows")
+        console = Console(stderr=True)
+        silent = quiet or not console.is_terminal
+        self._progress = Progress(*columns, count, TimeElapsedColumn(), console=console, disable=silent)
+        self._text, self._task = text, TaskID(-1)
+
+    def __enter__(self) -> RowsProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watch(self, done: int, rows: int) -> None:
+        if self._task < 0:
+            self._task = self._progress.add_task(self._text, total=rows)
+        self._progress.update(self._task, completed=done)
+
+
 class TrainingProgress:
     """Shows the tasks of a run as they go. Use as a context manager and pass `watch` to the run."""
 

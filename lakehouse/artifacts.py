@@ -41,11 +41,15 @@ class Artifacts:
         self._store = store
 
     def put(self, owner_kind: str, owner_id: str, name: str, data: bytes) -> Artifact:
-        """Keep bytes; the same bytes again for the same owner are one object."""
+        """Keep bytes; the same bytes again for the same owner are one object. What is returned for is there."""
         sha256 = hashlib.sha256(data).hexdigest()
         key = keys.artifact(owner_kind, owner_id, sha256)
-        with suppress(AlreadyExists, Unknown):  # the key is the hash of the bytes
-            self._store.put(key, data, if_absent=True)
+        try:
+            with suppress(AlreadyExists):  # the key is the hash of the bytes
+                self._store.put(key, data, if_absent=True)
+        except Unknown:
+            if not any(entry.key == key for entry in self._store.list(key, limit=1)):
+                raise
         return Artifact(key, sha256, len(data), name)
 
     def get(self, key: str, sha256: str) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -23,7 +23,10 @@ from lakeloop.lakehouse import events, forgetting, keys
 from lakeloop.lakehouse.errors import AlreadyExists, Conflict, Invalid, LakeloopError, NotFound, Unknown
 from lakeloop.lakehouse.segments import SEGMENT, encoded, read_segments, segment_of, united
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import Table, Tables, stored
+from lakeloop.lakehouse.stored import stored
+
+if TYPE_CHECKING:
+    from lakeloop.lakehouse.tables import Table, Tables
 
 GRACE_S = 60.0
 """A folded segment is deleted only when older than this: longer than a reader takes from its LIST to its last GET."""

@@ -77,7 +77,7 @@ class Lake:
     def journal(self, name: str) -> Journal:
         from lakeloop.lakehouse.journal import Journal
 
-        return Journal(self.store, self.tables, name)
+        return Journal(self.store, _TablesOf(self), name)
 
     def record(self, journal: str, rows: Sequence[Mapping[str, Any]], segment: str = "") -> None:
         """Append rows to a journal, under a segment name that fixes what they are, or under this writer's next one."""
@@ -109,6 +109,20 @@ class Lake:
         from lakeloop.lakehouse.run_list import find_runs
 
         return find_runs(self, **asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _TablesOf:
+    """A lake's tables for a journal, which needs them to fold and to read, but not to append: importing delta-rs takes
+    longer than an append."""
+
+    lake: Lake
+
+    def open(self, name: str) -> Table | None:
+        return self.lake.tables.open(name)
+
+    def open_or_create(self, name: str, schema: pa.Schema) -> Table:
+        return self.lake.tables.open_or_create(name, schema)
 
 
 def _reopened(url: str, who: str) -> Lake:

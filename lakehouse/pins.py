@@ -17,7 +17,8 @@ from lakeloop.lakehouse import keys
 from lakeloop.lakehouse.documents import LostRace
 from lakeloop.lakehouse.errors import Corrupt, Refused
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.lakehouse.tables import DataFile, Table, committed_at, duckdb_type
+from lakeloop.lakehouse.stored import duckdb_type
+from lakeloop.lakehouse.tables import DataFile, Table, committed_at
 
 KIND = "pins"
 RETENTION = timedelta(days=7)

@@ -171,6 +171,24 @@ JOURNALS: dict[str, pa.Schema] = {
         seconds=REAL,
         logged_at=TIME,
     ),
+    # One row per batch that is done. `seconds`: from its beginning to its end, pauses included.
+    "batches": _columns(
+        batch=TEXT,
+        project=TEXT,
+        model=TEXT,
+        version=WHOLE,
+        model_hash=TEXT,
+        input=TEXT,
+        tables=TEXT,
+        features=TEXT,
+        as_of=TIME,
+        output=TEXT,
+        rows=WHOLE,
+        parts=WHOLE,
+        seconds=REAL,
+        who=TEXT,
+        logged_at=TIME,
+    ),
     # One row per arm and report; requests, errors and latency (by the bins of rollouts.latency) count since `phase`.
     "replicas": _columns(
         replica=TEXT,

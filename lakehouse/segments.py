@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 
 from lakeloop.lakehouse.store import Entry, Store
-from lakeloop.lakehouse.tables import fitted, misfit, other_types, stored_schema
+from lakeloop.lakehouse.stored import fitted, misfit, other_types, stored_schema
 
 T = TypeVar("T")
 SEGMENT = "_segment"

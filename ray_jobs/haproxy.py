@@ -1,9 +1,10 @@
 """HAProxy as Ray Serve starts it, with what Ray's configuration has no setting for.
 
-Ray writes the configuration and then starts a program of our choice on it: a shell script that changes three things and
-becomes HAProxy. The metrics and the statistics listen on this machine only, and where HAProxy itself must answer (no
-replica, one that broke off, one that is too slow) it says so as an endpoint would: 502, 503 or 504, {"error": …} and
-Retry-After, in place of Ray's 500. Answers of an endpoint pass as they are.
+Ray writes the configuration and then starts a program of our choice on it: a shell script that changes it and becomes
+HAProxy. The metrics and the statistics listen on this machine only. Where HAProxy itself must answer (no replica, one
+that broke off, one that is too slow) it says so as an endpoint would: 502, 503 or 504, {"error": …} and Retry-After, in
+place of Ray's 500. Answers of an endpoint pass as they are. And requests are not logged one by one, to a port of syslog
+and to a process that counts them: that took 0.13 ms of CPU each, a fifth of all; endpoints count by themselves.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ done
 sed -i \\
     -e 's/^\\( *bind \\):{metrics}$/\\1127.0.0.1:{metrics}/' \\
     -e 's/^\\( *bind \\)\\*:{stats}$/\\1127.0.0.1:{stats}/' \\
+    -e '/^ *log 127.0.0.1:514 /d' -e '/^ *log .* rfc5424 /d' -e '/^ *log-format-sd /d' -e '/^ *option httplog$/d' \\
     -e 's|^\\( *errorfile \\)\\(50[234]\\) .*|\\1\\2 {answers}/\\2.http|' \\
     "$configuration"
 exec {binary} "$@"

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from lakeloop.infra.cli import automation, data, feedback, lakes, models, project, rollouts, serving, start, tokens
+from lakeloop.infra.cli import (
+    automation,
+    batch,
+    data,
+    feedback,
+    lakes,
+    models,
+    project,
+    rollouts,
+    serving,
+    start,
+    tokens,
+)
 
 app = typer.Typer(
     name="lakeloop",
@@ -42,6 +54,7 @@ lakes.register(app)
 data.register(app)
 models.register(app)
 serving.register(app)
+batch.register(app)
 rollouts.register(app)
 tokens.register(app)
 feedback.register(app)

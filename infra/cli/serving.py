@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lakeloop.ray_jobs.serving.policy import Policy
 
 PANEL = "Serving"
+GRPC_PORT = 8001
 RETRY_FAILED_S = 30.0
 
 
@@ -40,12 +41,17 @@ def serve(
         list[str] | None, typer.Argument(help="Endpoints; default: every model that has a champion")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the HTTP server; 0 takes a free one")] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of the gRPC server; default: 8001, or a free one with --port 0; -1: none")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    plain: Annotated[bool, typer.Option("--plain", help="Without Ray: a plain HTTP server, for small traffic")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer, with --plain")] = 1,
     lake: LakeOption = None,
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP on Ray, from what the lake says, until Ctrl-C.
+    """Serve champions over HTTP and gRPC on Ray (or over HTTP with --plain), from what the lake says, until Ctrl-C.
 
     Rollouts and rollbacks are followed without a restart.
     """
@@ -61,11 +67,17 @@ def serve(
     ]
     if not wanted:
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
+    policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
+    if plain:
+        from lakeloop.infra.cli.plain import serve_plainly
+
+        limits = {model: policy.limits for model, policy in policies.items()}
+        serve_plainly(place, project.name, wanted, limits, host=host, port=port, workers=workers, quiet=quiet)
+        return
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()
         from lakeloop.ray_jobs.serving.deployment import deploy
 
-        policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
         with deploy(
             place.lake.url,
             project.name,
@@ -74,10 +86,13 @@ def serve(
             policies=policies,
             host=host,
             port=port,
+            grpc_port=_grpc_port(grpc_port, port),
         ) as serving:
             for model in wanted:
                 if model not in serving.failed:
                     out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+            if serving.grpc_address:
+                out.print(f"grpc://{serving.grpc_address}", markup=False)
             _say_failed(serving.failed)
             say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)
             with _until_interrupt() as stop:
@@ -86,13 +101,19 @@ def serve(
                     _say_failed(serving.failed)
 
 
+def _grpc_port(given: int | None, http_port: int) -> int | None:
+    if given is None:
+        return GRPC_PORT if http_port else 0
+    return given if given >= 0 else None
+
+
 def _policy(serving: Serving) -> Policy:
     """How the project wants an endpoint to be run."""
     from lakeloop.ray_jobs.serving.limits import Limits
     from lakeloop.ray_jobs.serving.policy import Policy
 
     limits = Limits(timeout_s=serving.timeout.total_seconds())
-    return Policy(serving.replicas.min, serving.replicas.max, limits)
+    return Policy(serving.replicas.min, serving.replicas.max, limits=limits)
 
 
 def _say_failed(failed: Mapping[str, str]) -> None:
@@ -128,9 +149,9 @@ def predict(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score rows: here, with the champion and the newest online features, or by asking a running server.
+    """Score a few rows: here, with the champion and the newest online features, or by asking a running server.
 
-    Only a server logs what it answers.
+    Only a server logs what it answers. For a table, a query or a large file, use `lakeloop batch-predict`.
     """
     rows = [_parsed(text, "--row") for text in row or []]
     if input is not None:

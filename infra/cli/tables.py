@@ -52,7 +52,8 @@ def show_(
 ) -> None:
     """One table: columns, files, size, its last commits, and which versions are pinned by whom."""
     from lakeloop.lakehouse import pins
-    from lakeloop.lakehouse.tables import committed_at, duckdb_type
+    from lakeloop.lakehouse.stored import duckdb_type
+    from lakeloop.lakehouse.tables import committed_at
 
     place = find_place(lake, env)
     table = _table(place, name, version, at)

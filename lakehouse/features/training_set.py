@@ -5,8 +5,8 @@ What is read are pinned versions of tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -101,10 +101,11 @@ def keep_examples(
     )
 
 
-def with_features(session: Session, project: Project, model: Model) -> pa.Table:
-    """`_examples` with every feature of the model beside it, in the order of the examples."""
+def with_features(session: Session, project: Project, model: Model, given: Collection[str] = ()) -> pa.Table:
+    """`_examples` with every feature of the model beside it, in the order of the examples; not those that they are
+    given with as columns."""
     columns, joins = ["e.* exclude (_row)"], []
-    for at, group in enumerate(feature_groups(project, model.name)):
+    for at, group in enumerate(wanted_groups(project, model.name, given)):
         spine = f"_spine_{at}"
         renamed = "".join(
             f", {quoted(asked)} as {quoted(entity)}" for entity, asked in zip(group.view.entity, group.key, strict=True)
@@ -142,6 +143,15 @@ def feature_groups(project: Project, model: str) -> list[Group]:
     for feature in bound(project).models[model].features:
         groups.setdefault((feature.view, tuple(feature.key)), []).append(feature)
     return [Group(project.views[view], key, tuple(features)) for (view, key), features in groups.items()]
+
+
+def wanted_groups(project: Project, model: str, given: Collection[str]) -> list[Group]:
+    """`feature_groups`, without the features that need not be looked up."""
+    left = [
+        replace(group, features=tuple(one for one in group.features if one.name not in given))
+        for group in feature_groups(project, model)
+    ]
+    return [group for group in left if group.features]
 
 
 def _labelled(sql: str, model: Model, by: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -42,11 +42,16 @@ def _session(lake: Lake, text: str, project: str | Project) -> Iterator[Session]
     tables = check_statement(text)
     own = [name for name in tables if not name.startswith(OF_LAKE_SCHEMA)]
     catalog = LakeCatalog(lake, _default_project(lake, project) if own or project else None)
-    for name in sorted(tables):
-        if not catalog.knows(name):  # DuckDB's own tables about itself are none of the lake's
-            raise Invalid(f'there is no table "{name}"', where="the query", todo=_near(name, catalog.names()))
+    check_names(catalog, tables)
     with Session(lake.store.location() if tables else None, catalog) as session:
         yield session
+
+
+def check_names(catalog: LakeCatalog, tables: Iterable[str]) -> None:
+    """Invalid for a name that means nothing; DuckDB's own tables about itself are none of the lake's."""
+    for name in sorted(tables):
+        if not catalog.knows(name):
+            raise Invalid(f'there is no table "{name}"', where="the query", todo=_near(name, catalog.names()))
 
 
 def _near(name: str, names: Sequence[str]) -> str:

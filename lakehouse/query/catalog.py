@@ -28,7 +28,8 @@ from lakeloop.lakehouse.query.session import Files, Foreign, Query, Relation, St
 from lakeloop.lakehouse.records import JOURNALS, PREDICTIONS
 from lakeloop.lakehouse.segments import SEGMENT
 from lakeloop.lakehouse.store import Location
-from lakeloop.lakehouse.tables import Table, duckdb_type
+from lakeloop.lakehouse.stored import duckdb_type
+from lakeloop.lakehouse.tables import Table
 
 INGESTED = {"_file": "VARCHAR", "_line": "BIGINT", "_ingested_at": "TIMESTAMP WITH TIME ZONE"}
 LATEST_STATE = {"runs": "run", "alerts": "alert"}

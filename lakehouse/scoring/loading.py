@@ -33,9 +33,13 @@ def load_scorer(
     """
     from lakeloop.lakehouse.registry import version as registered
 
-    body = registered(lake, project, model, version).body
+    return scorer_of(lake, registered(lake, project, model, version).body, snapshots)
+
+
+def scorer_of(lake: Lake, body: Mapping[str, Any], snapshots: Mapping[str, Mapping[str, Any]]) -> Scorer:
+    """The scorer of a version's record."""
     signature, learner, loaded, derive = load_model(lake, body)
-    return Scorer(signature, learner, loaded, derive, open_lookups(lake, signature, snapshots), version)
+    return Scorer(signature, learner, loaded, derive, open_lookups(lake, signature, snapshots), int(body["version"]))
 
 
 def load_model(lake: Lake, body: Mapping[str, Any]) -> tuple[Signature, Learner, Any, Derive | None]:

@@ -37,6 +37,8 @@ def read_moment(value: Any) -> datetime:
         except ValueError:
             raise Fault(f"{value!r} is no time; send 2013-07-01T12:30:00Z or seconds since 1970") from None
     if isinstance(value, datetime):
+        if value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if number and math.isfinite(seconds := float(value)):

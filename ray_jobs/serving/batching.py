@@ -5,7 +5,8 @@ batch grows with the load, and a lone request is a batch of one. Each request ke
 own error. A call that is quick is made in the event loop, any other in a thread, one at a time for each version.
 
 A model takes part if it gains by it, which is measured once when its version is loaded: a fast one is called as if this
-module were not there.
+module were not there. So is one that gains, while nobody else asks it: then only now and then a request looks for
+others, because the turn that it takes costs 30 µs.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ if TYPE_CHECKING:
 MOST_ROWS = 64
 """Rows of one call: the first of them waits for the last."""
 TRIED_ROWS = 32
+LONG_S = 0.05
+"""Measuring ends early when calls have taken so long."""
 LEAST_GAIN = 8.0
 """A model takes part if so many rows at once cost less than this many calls with one row …"""
 LEAST_SAVED_S = 100e-6
 """… and each request saves at least this much: what a batch itself costs, with a margin."""
 
+
+ALONE = 32
+"""Requests in a row without company after which only every LOOK-th looks for it."""
+LOOK = 16
 
 Outcome: TypeAlias = "list[Answer] | Exception"
 
@@ -59,7 +66,10 @@ class Gain:
 
 
 def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.perf_counter) -> Gain | None:
-    """The gain of a scorer on its signature's example; None without one. Costs ten calls."""
+    """The gain of a scorer on its signature's example; None without one.
+
+    Costs ten calls, or two of a slow model, whose replica would come late otherwise.
+    """
     example = scorer.signature.example
     if not example:
         return None
@@ -71,6 +81,8 @@ def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.
             began = clock()
             scorer.finish(requests)
             taken.append(clock() - began)
+            if sum(taken) > LONG_S:
+                break
         return min(taken)
 
     return Gain(best([prepared]), best([prepared] * TRIED_ROWS))
@@ -81,28 +93,39 @@ class Batches:
 
     def __init__(self, *, most_rows: int = MOST_ROWS) -> None:
         self._most_rows = most_rows
-        self._gains: WeakKeyDictionary[Scorer, Gain | None] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Scorer, _Known] = WeakKeyDictionary()
         self._waiting: dict[Scorer, list[_Waiting]] = {}
         self._away: dict[Scorer, asyncio.Task[None]] = {}
 
     def learn(self, loaded: Loaded, now: datetime) -> Loaded:
         """Measure the scorers that are new here, and give back what was loaded. For the thread that loads."""
         for arm in loaded.arms:
-            if arm.scorer not in self._gains:
+            if arm.scorer not in self._known:
                 self.know(arm.scorer, measure(arm.scorer, now))
         return loaded
 
     def know(self, scorer: Scorer, gain: Gain | None) -> None:
         """What a scorer gains, when it is known already."""
-        self._gains[scorer] = gain
+        self._known[scorer] = _Known(gain)
 
     def gain(self, scorer: Scorer) -> Gain | None:
-        return self._gains.get(scorer)
+        known = self._known.get(scorer)
+        return known.gain if known is not None else None
 
     def gains(self, scorer: Scorer) -> bool:
-        """Whether a request to this scorer should come by `answer`."""
-        gain = self._gains.get(scorer)
-        return gain is not None and gain.batched
+        """Whether the next request to this scorer should come by `answer`; to be asked once for each."""
+        known = self._known.get(scorer)
+        if known is None or known.gain is None or not known.gain.batched:
+            return False
+        if known.alone < ALONE or not known.gain.quick or scorer in self._waiting:
+            return True
+        known.alone += 1
+        return known.alone % LOOK == 0
+
+    def is_quick(self, scorer: Scorer) -> bool:
+        """Whether a batch of it is made in the event loop."""
+        gain = self.gain(scorer)
+        return gain is None or gain.quick
 
     async def answer(
         self, scorer: Scorer, rows: Sequence[Mapping[str, Any]], now: datetime, marks: list[float] | None = None
@@ -118,8 +141,9 @@ class Batches:
 
     def _run(self, loop: asyncio.AbstractEventLoop, scorer: Scorer) -> None:
         batch = self._next(scorer)
-        gain = self._gains.get(scorer)
-        if gain is not None and not gain.quick:
+        if (known := self._known.get(scorer)) is not None:
+            known.alone = known.alone + 1 if len(batch) == 1 else 0
+        if not self.is_quick(scorer):
             self._away[scorer] = loop.create_task(self._run_away(loop, scorer, batch))
             return
         settle(batch, outcomes(scorer, [one.prepared for one in batch]))
@@ -141,6 +165,14 @@ class Batches:
         if rest:
             self._waiting[scorer] = rest
         return batch
+
+
+@dataclass(slots=True)
+class _Known:
+    """A scorer's gain, and how many requests to it came alone since two came together."""
+
+    gain: Gain | None
+    alone: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ and one that does not keeps no other from serving.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
@@ -15,56 +14,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import serve
 
-from lakeloop.lakehouse import events
-from lakeloop.lakehouse.endpoints import KIND, endpoint_id
 from lakeloop.lakehouse.endpoints import endpoint as endpoint_document
 from lakeloop.lakehouse.errors import NotFound, Refused, Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.cluster import output_to
 from lakeloop.ray_jobs.machine import free_ports
-from lakeloop.ray_jobs.serving.arms import Loaded, wanted_arms
-from lakeloop.ray_jobs.serving.asgi import ASGIApp, Receive, Scope, Send
-from lakeloop.ray_jobs.serving.batching import Batches
+from lakeloop.ray_jobs.serving.arms import wanted_arms
+from lakeloop.ray_jobs.serving.asgi import ASGIApp
 from lakeloop.ray_jobs.serving.counts import clear
-from lakeloop.ray_jobs.serving.endpoint import Endpoint
-from lakeloop.ray_jobs.serving.gate import Gate
-from lakeloop.ray_jobs.serving.inference import Inference
-from lakeloop.ray_jobs.serving.limits import Admission, Limits
+from lakeloop.ray_jobs.serving.front import Front
 from lakeloop.ray_jobs.serving.loading import LoadEndpoint, load_endpoint
-from lakeloop.ray_jobs.serving.metrics import EndpointMetrics, metrics_folder
+from lakeloop.ray_jobs.serving.metrics import metrics_folder
 from lakeloop.ray_jobs.serving.policy import Policy, code_version
 from lakeloop.ray_jobs.serving.readiness import wait_ready, wait_running
-from lakeloop.ray_jobs.serving.recorder import Commits, Recorder
-from lakeloop.ray_jobs.serving.reports import Reporter
+from lakeloop.ray_jobs.serving.replica import Replica, ReplicaApp
 from lakeloop.ray_jobs.serving.shipper import Shipper
-from lakeloop.ray_jobs.serving.watcher import Watcher
-from lakeloop.ray_jobs.serving.write_ahead import Backlog, Logged, LoggedColumns, Shape, WriteAhead
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-SEAL_S = 0.1
-TELL_S = 1.0
 READY_S = 120.0
 DRAIN_S = 30.0
 NAMESPACE = "lakeloop"
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """What one replica is made from."""
-
-    lake_url: str
-    project: str
-    endpoint: str
-    log_folder: Path
-    load: LoadEndpoint = load_endpoint
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(slots=True)
@@ -76,6 +49,7 @@ class Serving:
     endpoints: tuple[str, ...]
     shipper: Any
     deployed: Mapping[str, Deployed]
+    front: Front
     failed: dict[str, str] = field(default_factory=dict)
 
     def change(self, endpoint: str, policy: Policy, *, code: str = "", ready_s: float = READY_S) -> None:
@@ -95,14 +69,27 @@ class Serving:
 
     def retry_failed(self, ready_s: float = READY_S) -> None:
         """Start the endpoints that failed once more; `failed` says afterwards which still do."""
-        targets = [replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in self.failed]
-        self.deployed = {**self.deployed, **{target.name: target for target in targets}}
-        if targets:
-            run_applications(targets)
-            self.failed = wait_running(targets, ready_s)
+        replicas = {name: self.deployed[name].replica for name in self.failed}
+        refused = {
+            name: str(error)
+            for name, replica in replicas.items()
+            if (error := nothing_to_serve(open_lake(replica.lake_url), self.project, name))
+        }
+        again = [
+            replace(self.deployed[name], tries=self.deployed[name].tries + 1) for name in replicas.keys() - refused
+        ]
+        if again:
+            self.deployed = {**self.deployed, **{target.name: target for target in again}}
+            run_applications(again)
+        self.failed = refused | wait_running(again, ready_s)
 
     def endpoint_url(self, endpoint: str) -> str:
         return f"{self.url}/v2/models/{endpoint}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where gRPC listens; empty when it does not."""
+        return f"{self.front.host}:{self.front.grpc_port}" if self.front.grpc_port is not None else ""
 
     def drain(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until no logged prediction is left on this node; False when time was over first.
@@ -125,8 +112,8 @@ class Serving:
 
         False when prediction rows were left on the disk.
         """
-        for endpoint in self.endpoints:
-            serve.delete(application(self.project, endpoint))
+        for name in (self.front.application, *(application(self.project, endpoint) for endpoint in self.endpoints)):
+            serve.delete(name)
         shipped = self.drain(timeout_s)
         ray.get(self.shipper.close.remote())
         ray.kill(self.shipper)
@@ -152,12 +139,14 @@ def deploy(
     policies: Mapping[str, Policy] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    grpc_port: int | None = None,
     load: LoadEndpoint = load_endpoint,
     code: str = "",
     ready_s: float = READY_S,
 ) -> Serving:
-    """Serve endpoints on the cluster this process is connected to, and wait until each answers. Port 0: any free one.
+    """Serve endpoints on the cluster this process is connected to, and wait until each answers.
 
+    A port of 0 is any free one; without a `grpc_port` there is HTTP alone.
     An endpoint without a policy has one replica. What does not start is in `failed`. When none does, the first one's
     error is raised: NotFound or Refused for one without a document or a champion, Unavailable for one whose replica
     does not come up.
@@ -168,6 +157,7 @@ def deploy(
         raise next(iter(refused.values()), NotFound("no endpoint is named", todo="name one"))
     clear(metrics_folder(log_folder))
     port = port or free_ports(1)[0]
+    grpc_port = free_ports(1)[0] if grpc_port == 0 else grpc_port
     start_serve(host, port)
     policies, code = policies or {}, code or code_version()
     deployed = {}
@@ -176,13 +166,16 @@ def deploy(
         replica = Replica(lake_url, project, name, log_folder, load, policy.limits)
         deployed[name] = Deployed(replica, policy, code)
     failed = {name: str(error) for name, error in refused.items()}
-    serving = Serving(
-        f"http://{host}:{port}", project, tuple(endpoints), start_shipper(lake_url, log_folder), deployed, failed
-    )
+    asleep = frozenset(name for name, one in deployed.items() if one.policy.least == 0)
+    front = Front(tuple(endpoints), asleep, log_folder, host, port, grpc_port)
+    shipper = start_shipper(lake_url, log_folder)
+    serving = Serving(f"http://{host}:{port}", project, tuple(endpoints), shipper, deployed, front, failed)
     try:
         targets = [one for name, one in deployed.items() if name not in refused]
-        run_applications(targets)
-        serving.failed |= wait_ready(serving.url, targets, ready_s)
+        run_applications([*targets, front])
+        serving.failed |= wait_ready(serving.url, [*targets, front], ready_s)
+        if front.name in serving.failed:
+            raise Unavailable(f"the front does not start: {serving.failed[front.name]}", todo="choose other ports")
         if len(serving.failed) == len(endpoints):
             name, reason = next(reversed(serving.failed.items()))
             raise Unavailable(f"the endpoint {name} does not start: {reason}", todo="see the reason, then deploy again")
@@ -239,14 +232,18 @@ class Deployed:
     def route(self) -> str:
         return f"/v2/models/{self.replica.endpoint}"
 
+    @property
+    def ready_path(self) -> str:
+        return f"{self.route}/ready"
+
     def target(self) -> serve.RunTarget:
         code = hashlib.sha256(f"{self.code}|{self.replica.limits}|{self.tries}".encode()).hexdigest()[:16]
         deployment = serve.deployment(serve.ingress(builder(self.replica))()).options(**self.policy.options(code))
         return serve.RunTarget(deployment.bind(), self.application, route_prefix=self.route)
 
 
-def run_applications(targets: Sequence[Deployed]) -> None:
-    """Ask Serve for endpoints, or for changes of them; they come up in the background, side by side."""
+def run_applications(targets: Sequence[Deployed | Front]) -> None:
+    """Ask Serve for applications, or for changes of them; they come up in the background, side by side."""
     asked = [target.target() for target in targets]
     serve.run_many(asked, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
@@ -282,120 +279,3 @@ def builder(replica: Replica) -> Callable[[], ASGIApp]:
         return ReplicaApp(replica)
 
     return build
-
-
-class ReplicaApp:
-    """The app of one replica, with its log writer, what it follows and what it counts.
-
-    Everything is opened when the replica is built: a failure keeps it from starting.
-    """
-
-    def __init__(self, replica: Replica) -> None:
-        lake = open_lake(replica.lake_url)
-        self._clock = lake.clock
-        self._backlog = Backlog(replica.log_folder)
-        self._log = WriteAhead(replica.log_folder)
-        self._commits = Commits(self._log, lake.journal)
-        self._recorder = Recorder(self._log, self._loaded, self._commits)
-        document, batches = endpoint_id(replica.project, replica.endpoint), Batches()
-        self._watcher = Watcher(
-            lake.documents.get(KIND, document),
-            lambda number: lake.documents.next(KIND, document, number),
-            lambda revision, previous: batches.learn(
-                replica.load(lake, replica.project, replica.endpoint, revision, previous), lake.clock()
-            ),
-            report=Reporter(
-                replica.project,
-                replica.endpoint,
-                lake.writer,
-                lake.record,
-                lake.clock,
-                wake=lambda: events.wake(lake, "rollout", document),
-            ).report,
-        )
-        self._gate = Gate(lake, replica.project, [replica.endpoint])
-        self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
-        self._admission = Admission(replica.limits)
-        self.inference = Inference(
-            replica.project,
-            replica.endpoint,
-            loaded=self._loaded,
-            append=self._append,
-            state=self._state,
-            clock=lake.clock,
-            count=self._metrics.answered,
-            admission=self._admission,
-            batches=batches,
-        )
-        self._endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
-        self._watcher.start()
-        self._gate.start()
-        self._ticking: asyncio.Task[None] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._endpoint(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                self._ticking = asyncio.create_task(self._tick())
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await asyncio.to_thread(self._close)
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _tick(self) -> None:
-        """What is to be done often: seal the log, see how late the event loop is, and now and then tell the gauges."""
-        told = 0.0
-        while True:
-            due = time.monotonic() + SEAL_S
-            await asyncio.sleep(SEAL_S)
-            self._log.seal_due()
-            now = time.monotonic()
-            self._admission.lag_s = now - due
-            if now - told >= TELL_S:
-                self._tell()
-                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
-                told = now
-
-    def _tell(self) -> None:
-        watcher = self._watcher
-        self._metrics.tell(
-            admission=self._admission,
-            loaded=watcher.loaded,
-            wanted=watcher.wanted,
-            failing=bool(watcher.error or self._gate.error),
-            now=self._clock(),
-        )
-
-    def _close(self) -> None:
-        if self._ticking is not None:
-            self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
-        self._watcher.close()
-        self._gate.close()
-        self._commits.close()
-        self._log.close()
-        self._metrics.close()
-
-    def _append(self, shape: Shape, request: Logged | LoggedColumns) -> Future[None] | None:
-        written = self._recorder.append(shape, request)
-        self._metrics.scored(request.arm, request.version, request.count)
-        return written
-
-    def _loaded(self) -> Loaded:
-        return self._watcher.loaded
-
-    def _state(self) -> Mapping[str, Any]:
-        watcher, gate = self._watcher, self._gate
-        return {
-            "wanted": watcher.wanted,
-            "error": watcher.error or gate.error,
-            "pending": self._backlog.rows(),
-            "dropped": self._recorder.dropped,
-            "process": os.getpid(),
-        }

@@ -111,8 +111,10 @@ class Endpoint:
         return write_response(await self.inference.infer(asked.request, version), asked)
 
     async def _infer_message(self, body: bytes, version: str | None) -> Reply:
-        from lakeloop.ray_jobs.serving import inference_messages as messages  # protobuf is there where gRPC is
-
+        try:
+            from lakeloop.ray_jobs.serving import inference_messages as messages
+        except ImportError:  # protobuf comes with the extra "grpc"
+            return failure(415, "protobuf is not read here; send JSON")
         asked = messages.read_request(body)
         answer = await self.inference.infer(asked.request, version or asked.version or None)
         written = messages.write_answer(answer, raw=asked.raw)

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -252,10 +252,11 @@ class Inference:
         given = given_of(request.inputs, scorer.signature)
         check_count(given.count)
         small = given.count <= ROWS_INLINE
-        if scorer.takes_columns(given.columns) and not (small and self._batches.gains(scorer)):
+        together = small and self._batches.gains(scorer)
+        if scorer.takes_columns(given.columns) and not together:
             answered = await self._admission.run(small, self._score_columns, given, chosen, by)
         else:
-            answered = answered_rows(await self._score(given.rows(), chosen, by))
+            answered = answered_rows(await self._score(given.rows(), chosen, by, together=together))
         return outputs(names, answered, scorer.signature)
 
     async def _answers(self, rows: Sequence[Row], parts: Sequence[Chosen]) -> tuple[list[Answer], list[int]]:
@@ -281,14 +282,19 @@ class Inference:
 
     async def _answer(self, rows: Sequence[Row], chosen: Chosen) -> tuple[Arm, list[Answer]]:
         """Answers to rows of one arm, and the arm that gave them; logged where they are the whole request."""
-        return await chosen.loaded.answer(chosen.arm, lambda by: self._score(rows, chosen, by))
-
-    async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm) -> list[Answer]:
-        """With other requests of now where the model gains by it."""
         small = len(rows) <= ROWS_INLINE
-        if not (small and self._batches.gains(by.scorer)):
-            return await self._admission.run(small, self._score_rows, rows, chosen, by)
-        answers = await self._admission.share(self._batches.answer, by.scorer, rows, chosen.now, chosen.marks)
+
+        def score(by: Arm) -> Awaitable[list[Answer]]:
+            return self._score(rows, chosen, by, together=small and self._batches.gains(by.scorer))
+
+        return await chosen.loaded.answer(chosen.arm, score)
+
+    async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm, *, together: bool) -> list[Answer]:
+        """`together`: with other requests of now."""
+        if not together:
+            return await self._admission.run(len(rows) <= ROWS_INLINE, self._score_rows, rows, chosen, by)
+        quick = self._batches.is_quick(by.scorer)
+        answers = await self._admission.share(quick, self._batches.answer, by.scorer, rows, chosen.now, chosen.marks)
         if chosen.places is None:
             self._log_rows(rows, answers, chosen, by)
         return answers

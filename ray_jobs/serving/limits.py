@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Admission:
         self.lag_s = 0.0
         """By how much the event loop was late when it was last looked at: what stands before a request unseen."""
 
+    def expect(self, seconds: float) -> None:
+        """What one request takes, from a measurement before the first: so the first burst is bounded, too."""
+        self.work_s = seconds
+        self.share_s = seconds / (os.cpu_count() or 1)
+
     async def run(self, small: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work`, done here when it is small and has been quick so far, else in a thread.
 
@@ -78,11 +84,14 @@ class Admission:
             if small and among == 1:
                 self.work_s += (seconds - self.work_s) * WEIGHT
 
-    async def share(self, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of what is done for several requests at once, wherever that is. Overloaded or TooLate as `run`."""
+    async def share(self, quick: bool, work: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of what is done for several requests at once: in the event loop if `quick`, else elsewhere.
+
+        Overloaded or TooLate as `run`.
+        """
         among, began = self._let_in()
         try:
-            return await self._in_time(work(*args, **kwargs))
+            return await (work(*args, **kwargs) if quick else self._in_time(work(*args, **kwargs)))
         finally:
             self._let_out(among, began)
 

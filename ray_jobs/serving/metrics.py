@@ -19,7 +19,6 @@ from lakeloop.ray_jobs.serving.counts import Counted, Counts, Histogram, Key
 from lakeloop.ray_jobs.serving.limits import Admission
 from lakeloop.ray_jobs.serving.write_ahead import pending
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 REASONS = {400: "invalid", 401: "no token", 404: "not found", 405: "method", 413: "too large", 415: "media type"}
 """What a status of 4xx says was wrong with the request."""
@@ -60,6 +59,7 @@ class EndpointMetrics:
     """What one process counts of one endpoint."""
 
     def __init__(self, folder: Path, endpoint: str) -> None:
+        counts.retire(folder)
         self._counts = Counts(folder)
         self._endpoint = {"endpoint": endpoint}
         self._latency = Histogram(self._counts, "lakeloop_request_seconds", self._endpoint, BOUNDS_S)
@@ -86,7 +86,9 @@ class EndpointMetrics:
             self._counts.values[requests_at] += 1.0
             self._counts.values[rows_at] += rows
 
-    def tell(self, *, admission: Admission, loaded: Loaded, wanted: int, failing: bool, now: datetime) -> None:
+    def tell(
+        self, *, admission: Admission, loaded: Loaded, wanted: int, failing: bool, dropped: int, now: datetime
+    ) -> None:
         """The gauges, as they are now; to be called every second or so."""
         gauge = self._counts.set
         gauge("lakeloop_in_flight_requests", self._endpoint, admission.in_flight)
@@ -95,6 +97,7 @@ class EndpointMetrics:
         gauge("lakeloop_loaded_revision", self._endpoint, loaded.revision)
         gauge("lakeloop_wanted_revision", self._endpoint, wanted)
         gauge("lakeloop_failing_replicas", self._endpoint, float(failing))
+        gauge("lakeloop_log_dropped_rows_total", self._endpoint, dropped)
         self._tell_weights(loaded)
         for view, lookup in loaded.champion.scorer.lookups.items():
             if lookup.newest is not None:
@@ -133,7 +136,7 @@ def metrics_folder(log_folder: Path) -> Path:
     return log_folder / "metrics"
 
 
-def render(log_folder: Path) -> bytes:
+def render(log_folder: Path) -> str:
     """The body of /metrics for the processes that log to this folder. Reads the disk."""
     folder = metrics_folder(log_folder)
     counts.retire(folder)
@@ -144,7 +147,7 @@ def render(log_folder: Path) -> bytes:
         lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
         for labels in sorted(labels for there, labels in series if there == name):
             lines += _lines(name, labels, series[name, labels], metric)
-    return ("\n".join(lines) + "\n").encode()
+    return "\n".join(lines) + "\n"
 
 
 def merged(all_counted: Iterable[Counted]) -> dict[Key, list[float]]:

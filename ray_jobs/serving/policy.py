@@ -10,8 +10,6 @@ from typing import Any
 from lakeloop.ray_jobs.serving.limits import Limits
 
 REPLICA_CPUS = 0.2
-STARTS = 3
-"""Tries to start an endpoint's first replica before it is said to fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,8 @@ class Policy:
 
     least: int = 1
     most: int = 1
+    starts: int = 3
+    """Tries to start a replica before the endpoint is said to fail: the store may just have been away."""
     limits: Limits = field(default_factory=Limits)
     scaling: Scaling = field(default_factory=Scaling)
 
@@ -52,7 +52,7 @@ class Policy:
             "max_ongoing_requests": 2 * self.limits.most_in_flight,  # refusals are ours, and quicker than Ray's queue
             "ray_actor_options": {"num_cpus": REPLICA_CPUS},
             "health_check_period_s": 5,
-            "max_constructor_retry_count": STARTS,
+            "max_constructor_retry_count": self.starts,
             "max_surge_percent": 100,
             "graceful_shutdown_wait_loop_s": 0.2,
             "graceful_shutdown_timeout_s": max(5.0, self.limits.timeout_s + 1),

@@ -7,11 +7,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.prediction_columns import COLUMNS
-from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape
+from lakeloop.ray_jobs.serving.write_ahead import Piece, Shape, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,13 +102,34 @@ def _table_of_line(shape: Shape, schema: pa.Schema, line: Mapping[str, Any]) -> 
     return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
 
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: Sequence[Any] | Mapping[str, str], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
+    if isinstance(values, Mapping):
+        return _numbers(unpack(values), kind)
     try:
         return pa.array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([_stored(value, kind) for value in values], kind)
+
+
+def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Numbers as JSON would have had them: what is not finite, or beyond BIGINT, is null."""
+    import pyarrow as pa
+    import pyarrow.types as is_type
+
+    match values.dtype.kind:
+        case "f":
+            null = ~np.isfinite(values)
+        case "u":
+            null = values > np.uint64(2**63 - 1)
+        case _:
+            null = np.zeros(len(values), np.bool_)
+    if is_type.is_floating(kind):
+        return pa.array(values.astype(np.float64), kind, mask=null)
+    if is_type.is_integer(kind):
+        return pa.array(np.where(null, 0, values).astype(np.int64), kind, mask=null)
+    return _array(values.tolist(), kind)
 
 
 def _rows(shape: Shape, line: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -14,12 +14,12 @@ LOGS = "look at the logs of Ray Serve"
 
 
 class Asked(Protocol):
-    """An endpoint that Serve was asked for."""
+    """An application that Serve was asked for. `ready_path` answers 200 when it does."""
 
     @property
     def application(self) -> str: ...
     @property
-    def route(self) -> str: ...
+    def ready_path(self) -> str: ...
     @property
     def name(self) -> str: ...
 
@@ -30,7 +30,7 @@ def wait_ready(url: str, asked: Sequence[Asked], timeout_s: float) -> dict[str, 
 
         def answers(one: Asked) -> bool:
             try:
-                return pool.request("GET", f"{url}{one.route}/ready").status == 200
+                return pool.request("GET", f"{url}{one.ready_path}").status == 200
             except urllib3.exceptions.HTTPError:
                 return False
 

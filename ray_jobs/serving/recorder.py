@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lakeloop.lakehouse.errors import LakeloopError, Unavailable
 from lakeloop.lakehouse.forgetting import hashed
@@ -33,10 +33,16 @@ class _Plan:
     columns: tuple[tuple[str, str, bool], ...]
 
 
+class Writer(Protocol):
+    """Where requests are logged: a write-ahead file, or the lake itself. LogFull, or Unavailable: nothing was."""
+
+    def append(self, shape: Shape, request: Logged | LoggedColumns, most_bytes: int) -> None: ...
+
+
 class Recorder:
     """Logs requests as the policy of `loaded()` says. `dropped` counts the rows that a full log lost, as it may."""
 
-    def __init__(self, writer: WriteAhead, loaded: Callable[[], Loaded], commits: Commits | None = None) -> None:
+    def __init__(self, writer: Writer, loaded: Callable[[], Loaded], commits: Commits | None = None) -> None:
         self._writer, self._loaded, self._commits = writer, loaded, commits
         self._plans: dict[tuple[Shape, int], _Plan] = {}
         self.dropped = 0

@@ -15,7 +15,7 @@ from deltalake import DeltaTable, QueryBuilder
 from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.session import Session, Stored
-from lakeloop.lakehouse.tables import stored
+from lakeloop.lakehouse.stored import stored
 
 NAME = "team/things"
 Row = dict[str, Any]

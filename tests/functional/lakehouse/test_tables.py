@@ -16,7 +16,8 @@ import pytest
 from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.errors import Conflict, Corrupt, Invalid, NotFound, Refused, Unknown
 from lakeloop.lakehouse.lake import Lake, open_lake
-from lakeloop.lakehouse.tables import Table, stored, stored_type
+from lakeloop.lakehouse.stored import stored, stored_type
+from lakeloop.lakehouse.tables import Table
 
 if TYPE_CHECKING:
     from lakeloop.tests.functional.lakehouse.conftest import Proxy

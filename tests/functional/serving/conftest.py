@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,8 @@ from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Input, Signature, ViewUse
 
+KSERVE = "0.21.0"
+HOME = Path(__file__).parents[3] / "build" / f"kserve-{KSERVE}"
 KNOWN = datetime(2026, 5, 1, 11, tzinfo=UTC)
 NUMBERS = (
     Input("a", "request", "float32", "number"),
@@ -146,3 +151,19 @@ def serves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serves]:
 @pytest.fixture(scope="module")
 def scorers() -> dict[str, Scorer]:
     return known_scorers()
+
+
+@pytest.fixture(scope="session")
+def kserve() -> Path:
+    """An interpreter that has kserve's client, whose requirements conflict with ours. Made once."""
+    HOME.parent.mkdir(exist_ok=True)
+    with open(f"{HOME}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (HOME / "ready").exists():
+            subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
+            install = [str(HOME / "bin/python"), "-m", "pip", "install", "-q", f"kserve=={KSERVE}"]
+            made = subprocess.run(install, capture_output=True, text=True, check=False)
+            if made.returncode:
+                pytest.skip(f"kserve {KSERVE} cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
+            (HOME / "ready").touch()
+    return HOME / "bin/python"

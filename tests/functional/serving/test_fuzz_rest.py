@@ -267,7 +267,7 @@ def test_the_requests_that_are_damaged_are_sound(asked: Asked) -> None:
 
 
 @given(request=damaged())
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_damaged_request_is_answered_and_never_with_a_5xx(asked: Asked, request: Any) -> None:
     asked.check(request)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import resource
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from lakeloop.ray_jobs.serving.grpc_server import SERVICE
 from lakeloop.ray_jobs.serving.inference_messages import FIELDS
+from lakeloop.ray_jobs.serving.tensors import NUMPY
 from tests.functional.serving.grpc_place import Served
 
 INFER = f"/{SERVICE}/ModelInfer"
@@ -25,7 +27,9 @@ TOLD = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-NAMES = ("share", "share", "origin", "seats", "late", "id", "as_of", "prediction", "", "ü" * 40, "\0", "a" * 5000)
+RIGHT = ("origin", "seats", "late")
+RIGHT_TYPES = {"share": "FP64", "origin": "BYTES", "seats": "INT32", "late": "BOOL"}
+NAMES = ("origin", "seats", "late", "id", "as_of", "prediction", "", "ü" * 40, "\0", "a" * 5000)
 DATATYPES = (*FIELDS, "FP16", "BF16", "", "fp32")
 TEXTS = (b"EWR", b"JFK", b"", b"\xff\xfe", b"2026-05-01T00:00:00Z", b"9" * 400, b"nan", b"\0" * 9)
 NUMBERS = (0, 1, -1, 0.5, 0.25, 1e308, -1e308, float("nan"), float("inf"), 2**31, -(2**63), 2**64 - 1, 7)
@@ -44,55 +48,74 @@ def infer() -> Iterator[Any]:
         yield channel.unary_unary(INFER)
 
 
+class Wild:
+    """Makes messages: right in most of their parts, wrong in some, each its own share; now and then torn or changed."""
+
+    def __init__(self, choose: random.Random) -> None:
+        self._choose, self._wildness = choose, choose.choice((0.02, 0.02, 0.3))
+
+    def body(self) -> bytes:
+        if self._is_wild() and self._is_wild():
+            return self._choose.randbytes(self._choose.randrange(60))
+        body = self._message().SerializeToString()
+        return torn(self._choose, body) if self._is_wild() else body
+
+    def _message(self) -> Any:
+        message = service_pb2.ModelInferRequest(model_name=self._of("late", ("late", "kind", "nobody", "../")))
+        message.model_version = self._of("", ("3", "4", "5", "x", "9" * 30))
+        message.id = self._of("r1", ("", "ü", "i" * 300))
+        count, raw = self._choose.choice((1, 1, 2, 3, 20)), self._choose.random() < 0.5
+        for name in self._choose.sample(RIGHT, self._choose.randrange(4)):
+            self._add_tensor(message, name, count, raw=raw)
+        self._add_tensor(message, self._of("share", NAMES), count, raw=raw)
+        if self._is_wild():
+            message.outputs.add(name=self._of("decision", ("prediction", "nothing", "")))
+        if self._is_wild():
+            message.parameters[self._of("x", NAMES)].int64_param = self._choose.getrandbits(62)
+        if self._is_wild():
+            message.raw_input_contents.append(self._choose.randbytes(9))
+        return message
+
+    def _add_tensor(self, message: Any, name: str, count: int, *, raw: bool) -> None:
+        datatype = self._of(RIGHT_TYPES.get(name, "BYTES"), DATATYPES)
+        shape = self._of([count], ([count, 1], [], [0], [-1], [2**62, 2**62], [1, count, 1], [count + 1]))
+        one = message.inputs.add(name=name, datatype=datatype, shape=shape)
+        if raw:
+            message.raw_input_contents.append(self._raw(name, datatype, count))
+        field = FIELDS.get(self._of(datatype, DATATYPES))
+        if field and raw == self._is_wild():
+            for _ in range(count):
+                fill(getattr(one.contents, field), field, self._value(name, field == "bytes_contents"))
+
+    def _raw(self, name: str, datatype: str, count: int) -> bytes:
+        if datatype == "BYTES":
+            texts = [self._value(name, True) for _ in range(count)]
+            return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        if datatype == RIGHT_TYPES.get(name) and not self._is_wild():
+            return np.zeros(count, NUMPY[datatype]).tobytes()
+        return self._choose.randbytes(self._of(8 * count, (count, 2 * count, 4 * count, 7)))
+
+    def _value(self, name: str, text: bool) -> Any:
+        if text:
+            return self._of(b"EWR", TEXTS)
+        return self._of(1, NUMBERS)
+
+    def _is_wild(self) -> bool:
+        return self._choose.random() < self._wildness
+
+    def _of(self, right: Any, wild: Sequence[Any]) -> Any:
+        return self._choose.choice(wild) if self._is_wild() else right
+
+
 def wild(choose: random.Random) -> bytes:
-    """A message's bytes: right in most of its parts, wrong in some; now and then torn or changed."""
-    if choose.random() < 0.05:
-        return choose.randbytes(choose.randrange(60))
-    message = service_pb2.ModelInferRequest(model_name=choose.choice(("late", "late", "late", "kind", "nobody", "../")))
-    message.model_version = choose.choice(("", "", "", "3", "4", "5", "x", "9" * 30))
-    message.id = choose.choice(("", "", "r1", "ü", "i" * 300))
-    count = choose.choice((1, 1, 2, 3, 20))
-    raw = choose.random() < 0.5
-    for name in choose.sample(NAMES, choose.choice((0, 1, 2, 4))) or ("share",):
-        add_tensor(choose, message, name, count, raw=raw)
-    if choose.random() < 0.2:
-        message.outputs.add(name=choose.choice(("prediction", "decision", "decision", "nothing", "")))
-    if choose.random() < 0.2:
-        message.parameters[choose.choice(NAMES)].CopyFrom(
-            service_pb2.InferParameter(int64_param=choose.getrandbits(62))
-        )
-    if choose.random() < 0.05:
-        message.raw_input_contents.append(choose.randbytes(9))
-    return torn(choose, message.SerializeToString()) if choose.random() < 0.2 else message.SerializeToString()
+    return Wild(choose).body()
 
 
-def add_tensor(choose: random.Random, message: Any, name: str, count: int, *, raw: bool) -> None:
-    usual = {"share": "FP64", "origin": "BYTES", "seats": "INT32", "late": "BOOL"}.get(name, "BYTES")
-    datatype = usual if choose.random() < 0.8 else choose.choice(DATATYPES)
-    shapes = ([count], [count], [count], [count, 1], [], [0], [-1], [2**62, 2**62], [1, count, 1], [count + 1])
-    one = message.inputs.add(name=name, datatype=datatype, shape=choose.choice(shapes))
-    if raw:
-        message.raw_input_contents.append(raw_of(choose, datatype, count))
-    field = FIELDS.get(datatype if choose.random() < 0.95 else choose.choice(DATATYPES))
-    if field and (not raw or choose.random() < 0.02):
-        for _ in range(count):
-            fill(choose, getattr(one.contents, field), field)
-
-
-def fill(choose: random.Random, values: Any, field: str) -> None:
-    given = choose.choice(TEXTS) if field == "bytes_contents" else choose.choice(NUMBERS)
+def fill(values: Any, field: str, given: Any) -> None:
     try:
         values.append(bool(given) if field == "bool_contents" else given)
     except (TypeError, ValueError, OverflowError):  # no value of this field's type
         values.append(1)
-
-
-def raw_of(choose: random.Random, datatype: str, count: int) -> bytes:
-    if datatype == "BYTES":
-        texts = [choose.choice(TEXTS) for _ in range(count)]
-        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    size = {"BOOL": 1, "INT32": 4, "FP32": 4, "FP16": 2, "UINT8": 1, "INT8": 1}.get(datatype, 8)
-    return choose.randbytes(size * count) if choose.random() < 0.9 else choose.randbytes(choose.randrange(40))
 
 
 def torn(choose: random.Random, body: bytes) -> bytes:

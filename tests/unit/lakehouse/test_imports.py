@@ -63,10 +63,11 @@ NEEDED: dict[str, set[str]] = {
     "lakeloop.lakehouse.store.s3": {"boto3"},
     "lakeloop.lakehouse.records": {"pyarrow", "numpy"},
     "lakeloop.lakehouse.tables": {"pyarrow", "numpy", "deltalake"},
-    "lakeloop.lakehouse.journal": {"pyarrow", "numpy", "deltalake"},
+    "lakeloop.lakehouse.journal": {"pyarrow", "numpy"},
     "lakeloop.lakehouse.query.statements": {"duckdb"},
     "lakeloop.lakehouse.query.session": {"duckdb", "pyarrow", "numpy"},
     "lakeloop.lakehouse.query.asking": {"duckdb", "pyarrow", "numpy", "deltalake"},
+    "lakeloop.ray_jobs.serving.function": {"numpy", "pyarrow"},
     "lakeloop.infra.cli.app": {"typer"},
 }
 """Modules that are about a package, and which of the large ones they may load."""

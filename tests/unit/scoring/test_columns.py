@@ -59,7 +59,7 @@ def said(read: Callable[[], Any]) -> tuple[Any, str]:
 
 
 @given(name=st.sampled_from(sorted(ROWS)), column=columns)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_a_column_is_read_as_its_rows_would_be(name: str, column: Any) -> None:
     (one,) = (one for one in INPUTS if one.name == name)
     rows, refused = said(lambda: ROWS[name].check([{name: plain(value)} for value in column]))

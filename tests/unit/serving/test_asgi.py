@@ -92,7 +92,7 @@ def test_a_compressed_body_is_inflated(encoding: bytes, packed: Any) -> None:
 
 
 def test_a_compressed_body_is_bounded_by_what_it_inflates_to() -> None:
-    bomb = gzip.compress(bytes(BODY_BYTES * 8))
+    bomb = gzip.compress(bytes(BODY_BYTES * 2))
     assert len(bomb) < 1 << 20
     with pytest.raises(TooLarge):
         read(bomb, headers=[(b"content-encoding", b"gzip")])

@@ -16,7 +16,7 @@ from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
-from lakeloop.ray_jobs.serving.batching import TRIED_ROWS, Batches, Gain, measure
+from lakeloop.ray_jobs.serving.batching import ALONE, LOOK, TRIED_ROWS, Batches, Gain, measure
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.tensors import InferRequest, Tensor
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
@@ -177,7 +177,14 @@ def test_the_gain_is_measured_once_for_a_version_on_its_example(now: datetime) -
 
 def test_the_gain_is_that_of_the_best_of_five_calls(now: datetime) -> None:
     ticks: Iterator[float] = iter([0, 9, 10, 12, 20, 29, 30, 39, 40, 49, 50, 59, 60, 63, 70, 79, 80, 89, 90, 99])
-    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(2, 3)
+    gain = measure(scorer_of(Counted()), now, clock=lambda: next(ticks) / 1000)
+    assert gain is not None
+    assert (gain.one_s, gain.many_s) == pytest.approx((0.002, 0.003))
+
+
+def test_a_slow_model_is_measured_by_two_calls_only(now: datetime) -> None:
+    ticks: Iterator[float] = iter([0, 1, 2, 5])
+    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(1, 3)
 
 
 class Caller:
@@ -207,7 +214,7 @@ class Caller:
 
     def ask(self, count: int) -> list[Any]:
         async def all_at_once() -> list[Any]:
-            asked = [self.inference.rows([{"x": place}], f"r{place}", None, 0.0) for place in range(count)]
+            asked = [self.inference.rows([{"x": place % 13}], f"r{place}", None, 0.0) for place in range(count)]
             return await asyncio.gather(*asked)
 
         return asyncio.run(all_at_once())
@@ -226,6 +233,53 @@ def test_an_endpoint_of_a_fast_model_calls_it_for_each_request(now: datetime) ->
     learner = Counted()
     Caller(now, Gain(20e-6, 40e-6), learner).ask(10)
     assert learner.calls == [1] * 10
+
+
+def test_who_asks_alone_soon_takes_no_turn_for_it(now: datetime) -> None:
+    scorer, batches = scorer_of(Counted()), Batches()
+    batches.know(scorer, SLOW)
+
+    async def ask(requests: int) -> list[bool]:
+        """Whether each looked for others."""
+        looked = []
+        for _ in range(requests):
+            looked.append(batches.gains(scorer))
+            if looked[-1]:
+                await batches.answer(scorer, [{"x": 1}], now)
+        return looked
+
+    async def run() -> None:
+        assert all(await ask(ALONE))
+        assert sum(await ask(10 * LOOK)) in (9, 10, 11)
+
+    asyncio.run(run())
+
+
+def test_requests_that_come_together_after_a_lonely_time_are_batched_again(now: datetime) -> None:
+    learner = Counted()
+    caller = Caller(now, SLOW, learner)
+    for _ in range(3 * ALONE):
+        caller.ask(1)
+    assert learner.calls == [1] * 3 * ALONE
+    caller.ask(40)
+    caller.ask(40)
+    assert learner.calls[-1] == 40
+
+
+def test_tensors_that_come_together_after_a_lonely_time_are_batched_again(now: datetime) -> None:
+    learner = Counted()
+    inference = Caller(now, SLOW, learner).inference
+    request = InferRequest((Tensor("x", "FP64", (1,), np.array([4.0])),))
+
+    async def run() -> None:
+        for _ in range(3 * ALONE):
+            await inference.infer(request)
+        for _ in range(3):
+            await asyncio.gather(*(inference.infer(request) for _ in range(20)))
+
+    asyncio.run(run())
+    assert learner.calls[: 3 * ALONE] == [1] * 3 * ALONE
+    assert learner.calls[-1] == 20
 
 
 def test_arms_are_chosen_as_without_batches_and_batched_apart(now: datetime) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -147,3 +149,21 @@ def test_an_answer_goes_back_typed_or_raw() -> None:
     assert raw.raw_output_contents[1] == b"\0\1"
     assert raw.raw_output_contents[2] == b"\1\0\0\0a\0\0\0\0"
     assert not raw.outputs[0].HasField("contents")
+
+
+def test_a_server_without_protobuf_says_that_it_does_not_read_it() -> None:
+    script = """
+import asyncio, sys
+from types import SimpleNamespace
+sys.modules["google.protobuf"] = None
+from lakeloop.ray_jobs.serving.endpoint import PROTOBUF, Endpoint
+
+async def receive():
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+endpoint = Endpoint(SimpleNamespace(name="late", count=lambda *_: None))
+reply = asyncio.run(endpoint.reply("/infer", {"method": "POST", "path": "", "headers": [PROTOBUF]}, receive))
+print(reply.status, reply.body.decode())
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == '415 {"error":"protobuf is not read here; send JSON"}\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_raw_bytes_are_read_and_written(datatype: str, raw: str, values: list[An
     head = int(dict(reply.headers)[b"inference-header-content-length"])
     assert reply.body[head:] == data
     assert orjson.loads(reply.body[:head])["outputs"][0]["parameters"] == {"binary_data_size": len(data)}
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], ["", ""], ["abc"], ["ab", "cdef", ""], ["\3\0\0\0", "x"], ["é", "ab"]])
+def test_texts_of_one_length_or_of_several_are_read(texts: list[str]) -> None:
+    data = b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in texts)
+    one = tensor(datatype="BYTES", shape=[len(texts)], parameters={"binary_data_size": len(data)})
+    assert [text.decode() for text in read_one(one, data).data] == texts
 
 
 def test_the_documents_example_is_read() -> None:

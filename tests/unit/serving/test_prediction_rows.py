@@ -151,3 +151,35 @@ def test_columns_may_have_an_id_and_a_moment_per_row(tmp_path: Path) -> None:
         ("a", AT, None, None),
         (None, later, None, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "stored"),
+    [
+        ("share", np.array([0.5, np.nan, np.inf], np.float32), [0.5, None, None]),
+        ("share", np.array([0.5, 2, 0], np.float16), [0.5, 2.0, 0.0]),
+        ("seats", np.array([180, np.nan, -3], np.float64), [180, None, -3]),
+        ("seats", np.array([180, 0, -3], np.int16), [180, 0, -3]),
+        ("big", np.array([2**64 - 1, 2**63 - 1, 7], np.uint64), [None, 2**63 - 1, 7]),
+        ("holiday", np.array([True, False, True]), [True, False, True]),
+    ],
+)
+def test_columns_of_numbers_are_packed_and_stored_as_numbers(
+    tmp_path: Path, column: str, values: np.ndarray, stored: list[object]
+) -> None:
+    log = WriteAhead(tmp_path)
+    own = {"as_of": AT, "prediction": np.array([0.1, 1e300, np.nan])}
+    log.append(SHAPE, LoggedColumns("r1", AT, "late", 3, "champion", 5, 0.4, count=3, own=own, inputs={column: values}))
+    log.close()
+    table = prediction_table(read_piece(sealed_pieces(tmp_path)[0]))
+    assert table[column].to_pylist() == stored
+    assert table["prediction"].to_pylist() == [0.1, 1e300, None]
+
+
+def test_columns_that_are_not_what_was_packed_are_corrupt(tmp_path: Path) -> None:
+    log = WriteAhead(tmp_path)
+    own = {"as_of": AT, "prediction": {"dtype": "<f8", "base64": "AAA"}}
+    log.append(SHAPE, LoggedColumns("r1", AT, "late", 3, "champion", 5, 0.4, count=1, own=own, inputs={}))
+    log.close()
+    with pytest.raises(Corrupt, match="does not fit"):
+        prediction_table(read_piece(sealed_pieces(tmp_path)[0]))
