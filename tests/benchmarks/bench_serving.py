@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.benchmarks.serving_peers import NAMES, ROW
 from tests.benchmarks.timing import report
 
 ROOT = Path(__file__).parents[2]
-SECONDS, ROUNDS = 8, 3
+SECONDS, ROUNDS = 6, 2
 LIGHTGBM = "lightgbm==4.7.0"
 PEERS = {
     "mlflow": ("mlflow", "lightgbm==4.7.0"),
@@ -163,14 +163,18 @@ def wait_for(url: str, body: str) -> None:
             time.sleep(0.2)
 
 
-def ask(url: str, body: str, connections: int, seconds: float) -> Figure:
+def ask(
+    url: str, body: str | bytes, connections: int, seconds: float, headers: Mapping[str, str] | None = None
+) -> Figure:
     """RuntimeError when an answer was no success."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(
-            f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body}]==]\n"
-        )
-        script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script.name, url]
+    given = {"Content-Type": "application/json"} if isinstance(body, str) else dict(headers or {})
+    with tempfile.TemporaryDirectory() as place:
+        sent, script = Path(place, "body"), Path(place, "ask.lua")
+        sent.write_bytes(body.encode() if isinstance(body, str) else body)
+        lines = [f"wrk.headers['{name}'] = '{value}'" for name, value in given.items()]
+        reads = f"local file = io.open('{sent}', 'rb')\nwrk.body = file:read('*all')\n"
+        script.write_text("\n".join(["wrk.method = 'POST'", *lines, reads]))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said:
         raise RuntimeError(said)
