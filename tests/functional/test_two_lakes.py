@@ -103,6 +103,7 @@ def checkout(tmp_path: Path) -> Iterator[Callable[[str], Checkout]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_two_checkouts_serve_at_once_and_each_logs_only_its_own(checkout: Callable[[str], Checkout]) -> None:
     story = diabetes()
     here, there = checkout("here"), checkout("there")

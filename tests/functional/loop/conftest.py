@@ -15,9 +15,8 @@ from lakeloop.tests.functional.loop.stories import diabetes, digits, flights
 STORIES = {"diabetes": diabetes, "digits": digits, "flights": flights}
 PLACES = (
     "diabetes in a folder",
-    pytest.param("diabetes on s3", marks=pytest.mark.slow),
-    "digits in a folder",
     "flights on s3",
+    *(pytest.param(place, marks=pytest.mark.slow) for place in ("diabetes on s3", "digits in a folder")),
 )
 
 
