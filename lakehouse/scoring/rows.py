@@ -16,6 +16,8 @@ from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 RESERVED = ("id", "as_of")
 SHOWN = 20
+SHOWN_CHARACTERS = 200
+"""Of a name: to look for one like it takes longer the longer it is."""
 EPOCH_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 INT_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
 
@@ -39,7 +41,10 @@ def read_moment(value: Any) -> datetime:
     if isinstance(value, datetime):
         if value.tzinfo is UTC:
             return value
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:
+            raise Fault(f"{value.isoformat()} is no time in UTC between the years 1 and 9999") from None
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if number and math.isfinite(seconds := float(value)):
         unit = next((unit for least, unit in EPOCH_UNITS if abs(seconds) >= least), 1.0)
@@ -90,14 +95,21 @@ class RowReader:
             raise self._explain(rows, 0) from None
 
     def _explain(self, rows: Sequence[Mapping[str, Any]], first: int) -> Invalid:
-        faults = [f"row {first + place}: {fault}" for place, row in enumerate(rows) for fault in self._faults(row)]
-        more = [f"… and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        return Invalid(faults[0], problems=faults[1:SHOWN] + more)
+        told: list[str] = []
+        total = 0
+        for place, row in enumerate(rows, first):
+            faults = self._faults(row, SHOWN - len(told))
+            total += len(faults)
+            told += [f"row {place}: {fault}" for fault in faults[: SHOWN - len(told)]]
+        more = [f"… and {total - SHOWN} more"] if total > SHOWN else []
+        return Invalid(told[0], problems=told[1:] + more)
 
-    def _faults(self, row: Any) -> list[str]:
+    def _faults(self, row: Any, told: int) -> list[str]:
+        """All that is wrong with a row; of names that are not there, so many are looked up, for that takes its time."""
         if not isinstance(row, Mapping):
             return [f"{type(row).__name__} is no row; send an object with a value per input"]
-        faults = [self.unknown(str(name)) for name in row if name not in self._known]
+        strange = [str(name) for name in row if name not in self._known]
+        faults = [*map(self.unknown, strange[:told]), *strange[told:]]
         for name, reader in self._readers.items():
             if name in row or name in self._required:
                 default = next((value for asked, value, _ in self._request if asked == name), None)
@@ -114,6 +126,7 @@ class RowReader:
 
     def unknown(self, name: str) -> str:
         """What to tell who names an input that is not there."""
+        name = name[:SHOWN_CHARACTERS]
         near = difflib.get_close_matches(name, sorted(self._known), n=1)
         wanted = f"did you mean {near[0]!r}?" if near else f"inputs are {', '.join(n for n, _, _ in self._request)}"
         return f"there is no input {name!r}; {wanted}"

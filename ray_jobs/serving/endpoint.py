@@ -181,10 +181,10 @@ def parse(body: bytes) -> dict[str, Any]:
 def check_rows(record: Mapping[str, Any]) -> str:
     """The id of a request of flat rows, or nothing. Invalid says what is wrong and allowed; TooLarge: too many rows."""
     if not record.keys() <= ROW_KEYS:
-        key = sorted(record.keys() - ROW_KEYS)[0]
+        key = sorted(record.keys() - ROW_KEYS)[0][:200]
         near = get_close_matches(key, (*ROW_KEYS, "inputs"), 1)
         raise Invalid(
-            f"unknown key {key[:200]!r}" + (f"; did you mean {near[0]!r}?" if near else ""), todo="allowed: rows, id"
+            f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""), todo="allowed: rows, id"
         )
     rows = record.get("rows")
     if type(rows) is not list or not rows:
