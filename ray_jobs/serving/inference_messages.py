@@ -6,7 +6,6 @@ field. Every fault of a message is Invalid.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,16 @@ from google.protobuf.message import DecodeError
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.ray_jobs.serving.open_inference import of_binary, to_binary
 from lakeloop.ray_jobs.serving.protos import Messages, read_proto
-from lakeloop.ray_jobs.serving.tensors import BYTES, DATATYPES, NUMPY, Data, InferRequest, InferResponse, Tensor
+from lakeloop.ray_jobs.serving.tensors import (
+    BYTES,
+    DATATYPES,
+    NUMPY,
+    Data,
+    InferRequest,
+    InferResponse,
+    Tensor,
+    count_of,
+)
 
 MEDIA_TYPE = "application/x-protobuf"
 MESSAGES = Messages(read_proto(Path(__file__).with_name("open_inference.proto")))
@@ -96,7 +104,7 @@ def _tensor(message: Any, raw: bytes | None) -> Tensor:
         raise Invalid(f"the tensor {name} has no known datatype ({datatype!r})", todo=f"known: {', '.join(DATATYPES)}")
     if any(length < 0 for length in shape):
         raise Invalid(f"the tensor {name} has shape {list(shape)}", todo="a length is 0 or more")
-    count = math.prod(shape)
+    count = count_of(name, shape)
     if raw is None:
         return Tensor(name, datatype, shape, _read_typed(name, datatype, count, message.contents))
     if message.HasField("contents"):

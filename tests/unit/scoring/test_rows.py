@@ -38,7 +38,9 @@ def test_a_moment_may_be_written_in_many_ways(value):
     assert read_moment(value).utcoffset() == timedelta(0)
 
 
-@pytest.mark.parametrize("value", ["soon", True, None, [], float("nan"), 1e30, "0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00"])
+@pytest.mark.parametrize(
+    "value", ["soon", True, None, [], float("nan"), 1e30, "0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00"]
+)
 def test_what_is_no_moment_is_refused(value):
     with pytest.raises(Fault, match="is no time"):
         read_moment(value)

@@ -167,3 +167,8 @@ print(reply.status, reply.body.decode())
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert said == '415 {"error":"protobuf is not read here; send JSON"}\n'
+
+
+def test_a_tensor_of_many_dimensions_is_refused_before_they_are_multiplied() -> None:
+    with pytest.raises(Invalid, match="x has 100,000 dimensions"):
+        read_request(asked("FP64", shape=[2**62] * 100_000).SerializeToString())

@@ -53,6 +53,11 @@ def test_raw_bytes_are_read_and_written(datatype: str, raw: str, values: list[An
     assert orjson.loads(reply.body[:head])["outputs"][0]["parameters"] == {"binary_data_size": len(data)}
 
 
+def test_a_tensor_of_a_million_dimensions_is_refused_before_they_are_multiplied() -> None:
+    with pytest.raises(Invalid, match="x has 1,000,000 dimensions"):
+        read_one(tensor(shape=[2**62] * 1_000_000, data=[1]))
+
+
 @pytest.mark.parametrize("texts", [["a", "b"], ["", ""], ["abc"], ["ab", "cdef", ""], ["\3\0\0\0", "x"], ["é", "ab"]])
 def test_texts_of_one_length_or_of_several_are_read(texts: list[str]) -> None:
     data = b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in texts)
