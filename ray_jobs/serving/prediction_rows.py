@@ -63,7 +63,7 @@ def prediction_table(piece: Piece) -> pa.Table:
             for columnar, lines in groupby(piece.lines, lambda line: "columns" in line)
         ]
         return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, LookupError, AttributeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(
             f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
         ) from error
