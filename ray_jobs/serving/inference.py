@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ ROWS_INLINE = 16
 """More rows than these are scored in a thread, so that health checks are answered meanwhile."""
 ID_CHARACTERS = 200
 
+T = TypeVar("T")
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
@@ -69,6 +70,8 @@ class Chosen:
     now: datetime
     began: float
     places: Sequence[int] | None = None
+    named: bool = False
+    """The caller asks for this version and no other."""
     marks: list[float] = field(default_factory=list)
     """When its rows were checked, and looked up and derived."""
     written: list[Future[None]] = field(default_factory=list)
@@ -91,6 +94,10 @@ class Chosen:
             "feature_versions": by.feature_versions,
             "trace_id": TRACE.get(),
         }
+
+    async def answer(self, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
+        """`Loaded.answer` of its arm."""
+        return await self.loaded.answer(self.arm, score, named=self.named)
 
     async def committed(self) -> None:
         """Wait until what was logged is where it must be."""
@@ -170,7 +177,7 @@ class Inference:
         )
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
-            arm, made = await loaded.answer(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            arm, made = await parts[0].answer(lambda by: self._infer(request, parts[0], by))
             await parts[0].committed()
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
@@ -237,7 +244,7 @@ class Inference:
         """Who answers which rows; `key` gives the key of the row at a place. One version is asked for by name."""
         now = self._clock()
         if version is not None:
-            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began)]
+            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began, named=True)]
         if len(loaded.arms) == 1:
             return [Chosen(loaded, loaded.arms[0], request_id, now, began)]
         parts = loaded.split(self.name, count, key)
@@ -287,7 +294,7 @@ class Inference:
         def score(by: Arm) -> Awaitable[list[Answer]]:
             return self._score(rows, chosen, by, together=small and self._batches.gains(by.scorer))
 
-        return await chosen.loaded.answer(chosen.arm, score)
+        return await chosen.answer(score)
 
     async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm, *, together: bool) -> list[Answer]:
         """`together`: with other requests of now."""

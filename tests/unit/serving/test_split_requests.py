@@ -109,6 +109,19 @@ def test_rows_of_an_arm_that_fails_are_the_champions(place: Place) -> None:
     assert canary.tally.counted().errors == 1
 
 
+def test_a_version_that_is_asked_for_is_answered_for_by_no_other(place: Place) -> None:
+    champion, canary = place.loaded.arms
+    broken = Scorer(canary.scorer.signature, Fails(), None, None, canary.scorer.lookups, 2)
+    place.loaded = replace(place.loaded, arms=(champion, replace(canary, scorer=broken)))
+    with pytest.raises(RuntimeError, match="no such column"):
+        place.ask(rows_of(), "2")
+    share = Tensor("share", "FP32", (1,), np.array([0.5], np.float32))
+    with pytest.raises(RuntimeError, match="no such column"):
+        asyncio.run(place.inference.infer(InferRequest((share,)), "2"))
+    assert place.logged() == {}
+    assert (canary.tally.counted().errors, champion.tally.counted().requests) == (2, 0)
+
+
 def test_of_a_wrong_row_nothing_is_logged(place: Place) -> None:
     rows = rows_of()
     rows[-1]["share"] = 7.0
