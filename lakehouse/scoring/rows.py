@@ -178,6 +178,7 @@ def _category(one: Input) -> Reader:
     values = frozenset(category_text(value) for value in one.values)
     known = frozenset(one.categories)
     strict = one.unseen == "error"
+    allowed, seen = _some(values), _some(known)
 
     def read(value: Any) -> str | None:
         if type(value) is not str:
@@ -189,9 +190,9 @@ def _category(one: Input) -> Reader:
                 raise Fault(f"{_name_of(value)} is no category; send text")
             value = category_text(value)
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {_some(values)}")
+            raise Fault(f"{value!r} is not one of {allowed}")
         if strict and value not in known:
-            raise Fault(f"{value!r} was never seen in training; known are {_some(known)}")
+            raise Fault(f"{value!r} was never seen in training; known are {seen}")
         return str(value)
 
     return read
@@ -199,12 +200,13 @@ def _category(one: Input) -> Reader:
 
 def _string(one: Input) -> Reader:
     values = frozenset(str(value) for value in one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise Fault(f"{_name_of(value)} is no text")
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {_some(values)}")
+            raise Fault(f"{value!r} is not one of {allowed}")
         return value
 
     return read
@@ -221,6 +223,7 @@ def _bool(value: Any) -> bool:
 def _number(one: Input) -> Reader:
     low, high = one.range or (-math.inf, math.inf)
     values = frozenset(one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> float | None:
         if type(value) is not float:
@@ -229,7 +232,7 @@ def _number(one: Input) -> Reader:
             value = float(value)
         if low <= value <= high:
             if values and value not in values:
-                raise Fault(f"{value:g} is not one of {_some(values)}")
+                raise Fault(f"{value:g} is not one of {allowed}")
             return float(value)
         if value != value:
             return None
@@ -241,6 +244,7 @@ def _number(one: Input) -> Reader:
 def _integer(one: Input) -> Reader:
     low, high = one.range or bounds(one.type)
     values = frozenset(one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> int | None:
         if type(value) is not int:
@@ -255,7 +259,7 @@ def _integer(one: Input) -> Reader:
         if not low <= value <= high:
             raise Fault(f"{value} is out of range; allowed is {int(low)} to {int(high)}")
         if values and value not in values:
-            raise Fault(f"{value} is not one of {_some(values)}")
+            raise Fault(f"{value} is not one of {allowed}")
         return int(value)
 
     return read

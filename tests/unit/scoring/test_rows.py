@@ -120,6 +120,16 @@ def test_names_that_are_not_there_are_not_all_looked_up(plain):
     assert len(str(caught.value)) < 1000
 
 
+def test_ten_thousand_wrong_categories_take_no_longer_than_right_ones():
+    words = tuple(f"word {number}" for number in range(10_000))
+    strict = Input("c", "request", "category", "category", categories=words, unseen="error")
+    reader = RowReader(Signature("binary", (strict,)))
+    began = time.process_time()
+    with pytest.raises(Invalid, match="never seen in training; known are word 0, word 1,"):
+        reader.check([{"c": "another"}] * 10_000)
+    assert time.process_time() - began < 2  # it took 25 s
+
+
 def test_a_row_that_is_no_object_is_refused(plain):
     with pytest.raises(Invalid, match="row 0: str is no row"):
         RowReader(plain).check(["UA"])
