@@ -164,7 +164,7 @@ class Inference:
         """The answer to tensors (tensor_signature.py says which).
 
         Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
-        the rows.
+        the rows. Where the arms' classes differ, no tensor holds the answers of several: the first row's arm answers.
         """
         request_id, loaded, began = self._id_of(request.id), self._loaded(), time.perf_counter()
         signature, rows = loaded.champion.scorer.signature, list[Row]()
@@ -172,8 +172,14 @@ class Inference:
             given = given_of(request.inputs, signature)
             check_count(given.count)
             rows = given.rows()
+        alike = len({arm.scorer.signature.classes for arm in loaded.arms}) == 1
         parts = self._choose(
-            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+            loaded,
+            request_id,
+            version,
+            began,
+            len(rows) if alike else 1,
+            lambda at: loaded.key_of(rows[at], request_id),
         )
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
