@@ -146,6 +146,8 @@ def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if is_type.is_floating(kind):
         return pa.array(values.astype(np.float64), kind, mask=null)
     if is_type.is_integer(kind):
+        if values.dtype.kind == "f":
+            null = null | (np.abs(values) >= 2.0**63)
         return pa.array(np.where(null, 0, values).astype(np.int64), kind, mask=null)
     return _array(values.tolist(), kind)
 
