@@ -39,7 +39,8 @@ from lakeloop.ray_jobs.serving.asgi import (
     send_reply,
     success,
 )
-from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id
+from lakeloop.ray_jobs.serving.inference import Inference, check_id
+from lakeloop.ray_jobs.serving.limits import check_count
 from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split, write_response
 from lakeloop.ray_jobs.serving.tensorflow_serving import predict, status
 from lakeloop.ray_jobs.serving.tracing import follow

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
-from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLarge, TooLate, check_count
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from lakeloop.lakehouse.scoring.scorer import Answer
 
-MOST_ROWS = 10_000
 ROWS_INLINE = 16
 """More rows than these are scored in a thread, so that health checks are answered meanwhile."""
 ID_CHARACTERS = 200
@@ -103,10 +102,6 @@ class Chosen:
         """Wait until what was logged is where it must be."""
         for one in self.written:
             await committed(one)
-
-
-class TooLarge(Invalid):
-    """The request is larger than an endpoint takes."""
 
 
 def count_nothing(status: int, rows: int, seconds: float) -> None:
@@ -384,14 +379,6 @@ def check_id(request_id: Any) -> None:
     """Invalid for what cannot be the id of a request."""
     if not (isinstance(request_id, str) and 0 < len(request_id) <= ID_CHARACTERS):
         raise Invalid(f"'id' is not a text of 1 to {ID_CHARACTERS} characters", todo="leave it out to have one made")
-
-
-def check_count(rows: int) -> None:
-    """TooLarge for more rows than one request may have."""
-    if rows > MOST_ROWS:
-        raise TooLarge(
-            f"{rows:,} rows in one request", todo=f"send at most {MOST_ROWS:,}; lakeloop predict scores more"
-        )
 
 
 def arm_of(loaded: Loaded, version: str, name: str) -> Arm:

@@ -21,6 +21,7 @@ import orjson
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.ray_jobs.serving.asgi import FORMAT, Header, Reply
+from lakeloop.ray_jobs.serving.limits import check_tensors
 from lakeloop.ray_jobs.serving.tensors import (
     BYTES,
     DATATYPES,
@@ -74,6 +75,7 @@ def read_request(record: Mapping[str, Any], binary: bytes) -> Asked:
     inputs = record["inputs"]
     if not isinstance(inputs, list) or not inputs:
         raise Invalid("'inputs' is not a list of tensors", todo="send at least one")
+    check_tensors(len(inputs))
     tensors, place = [], 0
     for one in inputs:
         tensor, place = _tensor(one, binary, place)

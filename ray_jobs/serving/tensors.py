@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.ray_jobs.serving.limits import check_count
 
 NUMPY: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -51,10 +52,11 @@ class Tensor:
 
 
 def count_of(name: str, shape: Sequence[int]) -> int:
-    """How many values a tensor of this shape has. Invalid for more dimensions than there can be: the product of a
-    million lengths takes hours."""
+    """How many values a tensor of this shape has. Invalid for more dimensions than there can be, for the product of a
+    million lengths takes hours; TooLarge for too many rows, before one of its values is looked at."""
     if len(shape) > MOST_DIMENSIONS:
         raise Invalid(f"the tensor {name} has {len(shape):,} dimensions", todo=f"the most is {MOST_DIMENSIONS}")
+    check_count(shape[0] if shape else 0)
     return math.prod(shape)
 
 

@@ -20,7 +20,8 @@ from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
-from lakeloop.ray_jobs.serving.inference import MOST_ROWS, ROWS_INLINE, Inference
+from lakeloop.ray_jobs.serving.inference import ROWS_INLINE, Inference
+from lakeloop.ray_jobs.serving.limits import MOST_ROWS
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 ROW = {"share": 0.75, "origin": "EWR"}
