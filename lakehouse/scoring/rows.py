@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -37,7 +38,7 @@ def read_moment(value: Any) -> datetime:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise Fault(f"{value!r} is no time; send 2013-07-01T12:30:00Z or seconds since 1970") from None
+            raise Fault(f"{_name_of(value)} is no time; send 2013-07-01T12:30:00Z or seconds since 1970") from None
     if isinstance(value, datetime):
         if value.tzinfo is UTC:
             return value
@@ -52,7 +53,7 @@ def read_moment(value: Any) -> datetime:
             return datetime.fromtimestamp(seconds / unit, UTC)
         except (ValueError, OverflowError, OSError):
             raise Fault(f"{value!r} seconds since 1970 is no time") from None
-    raise Fault(f"{value!r} is no time; send 2013-07-01T12:30:00Z or seconds since 1970")
+    raise Fault(f"{_name_of(value)} is no time; send 2013-07-01T12:30:00Z or seconds since 1970")
 
 
 class RowReader:
@@ -190,9 +191,9 @@ def _category(one: Input) -> Reader:
                 raise Fault(f"{_name_of(value)} is no category; send text")
             value = category_text(value)
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {allowed}")
+            raise Fault(f"{_name_of(value)} is not one of {allowed}")
         if strict and value not in known:
-            raise Fault(f"{value!r} was never seen in training; known are {seen}")
+            raise Fault(f"{_name_of(value)} was never seen in training; known are {seen}")
         return str(value)
 
     return read
@@ -206,7 +207,7 @@ def _string(one: Input) -> Reader:
         if not isinstance(value, str):
             raise Fault(f"{_name_of(value)} is no text")
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {allowed}")
+            raise Fault(f"{_name_of(value)} is not one of {allowed}")
         return value
 
     return read
@@ -272,7 +273,13 @@ def bounds(name: str) -> tuple[int, int]:
 
 
 def _name_of(value: Any) -> str:
-    text = repr(value)
+    match value:
+        case str():
+            text = repr(value[:41])
+        case list() | dict():  # of a million values no more is spelt than is shown
+            text = reprlib.repr(value)
+        case _:
+            text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…'"
 
 

@@ -130,6 +130,17 @@ def test_ten_thousand_wrong_categories_take_no_longer_than_right_ones():
     assert time.process_time() - began < 2  # it took 25 s
 
 
+def test_of_a_long_value_its_beginning_is_told(plain):
+    long = "x" * 1_000_000
+    wrong = {"carrier": {"a": [0] * 1_000_000}, "distance": long, "sched_dep": long}
+    with pytest.raises(Invalid) as caught:
+        RowReader(plain).check([wrong])
+    assert len(str(caught.value)) < 1000
+    strict = Input("c", "request", "category", "category", categories=("a",), unseen="error")
+    with pytest.raises(Invalid, match=r"'xxx.*…' was never seen"):
+        RowReader(Signature("binary", (strict,))).check([{"c": long}])
+
+
 def test_a_row_that_is_no_object_is_refused(plain):
     with pytest.raises(Invalid, match="row 0: str is no row"):
         RowReader(plain).check(["UA"])
