@@ -82,7 +82,7 @@ class ReplicaApp:
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
         self._admission = Admission(replica.limits)
         if (gain := batches.gain(self._watcher.loaded.champion.scorer)) is not None:
-            self._admission.expect(gain.one_s)
+            self._admission.expect(gain.prepare_s + gain.one_s)
         self.inference = Inference(
             replica.project,
             replica.endpoint,
