@@ -56,7 +56,9 @@ class ColumnReader:
 
     def read(self, columns: Mapping[str, Column], count: int) -> Columns:
         """The columns of `count` rows each, defaults filled in; Invalid for all that is wrong with them."""
-        faults = [self._rows.unknown(name) for name in columns if name not in self._readers]
+        strange = [name for name in columns if name not in self._readers]
+        faults = [self._rows.unknown(name) for name in strange[:SHOWN]]
+        more = [f"… and {len(strange) - SHOWN} more"] if len(strange) > SHOWN else []
         typed: dict[str, Typed] = {}
         for one in self._inputs:
             given = columns.get(one.name)
@@ -67,7 +69,7 @@ class ColumnReader:
             elif one.role == "request" and not one.nullable:
                 faults.append(f"{one.name} is missing")
         if faults:
-            raise Invalid(faults[0], problems=faults[1:])
+            raise Invalid(faults[0], problems=faults[1:] + more)
         self._refuse(typed, columns)
         values = {name: column.values for name, column in typed.items()}
         return Columns(values, Matrix(self._names, self._encode(typed, count), self._categories))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -16,6 +17,8 @@ from lakeloop.lakehouse.scoring.signature import Input, Signature
 
 RESERVED = ("id", "as_of")
 SHOWN = 20
+SHOWN_CHARACTERS = 200
+"""Of a name: to look for one like it takes longer the longer it is."""
 EPOCH_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 INT_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
 
@@ -35,11 +38,14 @@ def read_moment(value: Any) -> datetime:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise Fault(f"{value!r} is no time; send 2013-07-01T12:30:00Z or seconds since 1970") from None
+            raise Fault(f"{_name_of(value)} is no time; send 2013-07-01T12:30:00Z or seconds since 1970") from None
     if isinstance(value, datetime):
         if value.tzinfo is UTC:
             return value
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:
+            raise Fault(f"{value.isoformat()} is no time in UTC between the years 1 and 9999") from None
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if number and math.isfinite(seconds := float(value)):
         unit = next((unit for least, unit in EPOCH_UNITS if abs(seconds) >= least), 1.0)
@@ -47,7 +53,7 @@ def read_moment(value: Any) -> datetime:
             return datetime.fromtimestamp(seconds / unit, UTC)
         except (ValueError, OverflowError, OSError):
             raise Fault(f"{value!r} seconds since 1970 is no time") from None
-    raise Fault(f"{value!r} is no time; send 2013-07-01T12:30:00Z or seconds since 1970")
+    raise Fault(f"{_name_of(value)} is no time; send 2013-07-01T12:30:00Z or seconds since 1970")
 
 
 class RowReader:
@@ -90,14 +96,21 @@ class RowReader:
             raise self._explain(rows, 0) from None
 
     def _explain(self, rows: Sequence[Mapping[str, Any]], first: int) -> Invalid:
-        faults = [f"row {first + place}: {fault}" for place, row in enumerate(rows) for fault in self._faults(row)]
-        more = [f"… and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        return Invalid(faults[0], problems=faults[1:SHOWN] + more)
+        told: list[str] = []
+        total = 0
+        for place, row in enumerate(rows, first):
+            faults = self._faults(row, SHOWN - len(told))
+            total += len(faults)
+            told += [f"row {place}: {fault}" for fault in faults[: SHOWN - len(told)]]
+        more = [f"… and {total - SHOWN} more"] if total > SHOWN else []
+        return Invalid(told[0], problems=told[1:] + more)
 
-    def _faults(self, row: Any) -> list[str]:
+    def _faults(self, row: Any, told: int) -> list[str]:
+        """All that is wrong with a row; of names that are not there, so many are looked up, for that takes its time."""
         if not isinstance(row, Mapping):
             return [f"{type(row).__name__} is no row; send an object with a value per input"]
-        faults = [self.unknown(str(name)) for name in row if name not in self._known]
+        strange = [str(name) for name in row if name not in self._known]
+        faults = [*map(self.unknown, strange[:told]), *strange[told:]]
         for name, reader in self._readers.items():
             if name in row or name in self._required:
                 default = next((value for asked, value, _ in self._request if asked == name), None)
@@ -114,6 +127,7 @@ class RowReader:
 
     def unknown(self, name: str) -> str:
         """What to tell who names an input that is not there."""
+        name = name[:SHOWN_CHARACTERS]
         near = difflib.get_close_matches(name, sorted(self._known), n=1)
         wanted = f"did you mean {near[0]!r}?" if near else f"inputs are {', '.join(n for n, _, _ in self._request)}"
         return f"there is no input {name!r}; {wanted}"
@@ -165,6 +179,7 @@ def _category(one: Input) -> Reader:
     values = frozenset(category_text(value) for value in one.values)
     known = frozenset(one.categories)
     strict = one.unseen == "error"
+    allowed, seen = _some(values), _some(known)
 
     def read(value: Any) -> str | None:
         if type(value) is not str:
@@ -176,9 +191,9 @@ def _category(one: Input) -> Reader:
                 raise Fault(f"{_name_of(value)} is no category; send text")
             value = category_text(value)
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {_some(values)}")
+            raise Fault(f"{_name_of(value)} is not one of {allowed}")
         if strict and value not in known:
-            raise Fault(f"{value!r} was never seen in training; known are {_some(known)}")
+            raise Fault(f"{_name_of(value)} was never seen in training; known are {seen}")
         return str(value)
 
     return read
@@ -186,12 +201,13 @@ def _category(one: Input) -> Reader:
 
 def _string(one: Input) -> Reader:
     values = frozenset(str(value) for value in one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> str:
         if not isinstance(value, str):
             raise Fault(f"{_name_of(value)} is no text")
         if values and value not in values:
-            raise Fault(f"{value!r} is not one of {_some(values)}")
+            raise Fault(f"{_name_of(value)} is not one of {allowed}")
         return value
 
     return read
@@ -208,6 +224,7 @@ def _bool(value: Any) -> bool:
 def _number(one: Input) -> Reader:
     low, high = one.range or (-math.inf, math.inf)
     values = frozenset(one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> float | None:
         if type(value) is not float:
@@ -216,7 +233,7 @@ def _number(one: Input) -> Reader:
             value = float(value)
         if low <= value <= high:
             if values and value not in values:
-                raise Fault(f"{value:g} is not one of {_some(values)}")
+                raise Fault(f"{value:g} is not one of {allowed}")
             return float(value)
         if value != value:
             return None
@@ -228,6 +245,7 @@ def _number(one: Input) -> Reader:
 def _integer(one: Input) -> Reader:
     low, high = one.range or bounds(one.type)
     values = frozenset(one.values)
+    allowed = _some(values)
 
     def read(value: Any) -> int | None:
         if type(value) is not int:
@@ -242,7 +260,7 @@ def _integer(one: Input) -> Reader:
         if not low <= value <= high:
             raise Fault(f"{value} is out of range; allowed is {int(low)} to {int(high)}")
         if values and value not in values:
-            raise Fault(f"{value} is not one of {_some(values)}")
+            raise Fault(f"{value} is not one of {allowed}")
         return int(value)
 
     return read
@@ -255,7 +273,13 @@ def bounds(name: str) -> tuple[int, int]:
 
 
 def _name_of(value: Any) -> str:
-    text = repr(value)
+    match value:
+        case str():
+            text = repr(value[:41])
+        case list() | dict():  # of a million values no more is spelt than is shown
+            text = reprlib.repr(value)
+        case _:
+            text = repr(value)
     return text if len(text) <= 40 else text[:37] + "…'"
 
 

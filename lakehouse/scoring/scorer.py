@@ -178,7 +178,8 @@ class Scorer:
         """Calibrated predictions: (n,) or (n, classes)."""
         if not len(matrix):
             return np.zeros((0, len(self.signature.classes)) if self.signature.problem == "multiclass" else 0)
-        raw = np.asarray(self.learner.predict(self.model, matrix), dtype=np.float64)
+        # contiguous: a learner may give a column of its own array, which nothing writes as JSON
+        raw = np.ascontiguousarray(self.learner.predict(self.model, matrix), dtype=np.float64)
         return calibrate(self.signature.calibration, raw)
 
     def decide(self, predictions: NDArray[np.float64]) -> list[Decision]:

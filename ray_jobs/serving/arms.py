@@ -107,14 +107,15 @@ class Loaded:
             parts.setdefault(arm.version, (arm, []))[1].append(place)
         return list(parts.values())
 
-    async def answer(self, arm: Arm, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
+    async def answer(self, arm: Arm, score: Callable[[Arm], Awaitable[T]], *, named: bool = False) -> tuple[Arm, T]:
         """What `score` makes of the arm, and the arm that made it: the champion where another arm's model fails on
-        what the champion can answer. What the champion cannot answer is raised."""
+        what the champion can answer. What the champion cannot answer is raised, and so is what an arm cannot that was
+        asked for by name: its caller wants no other."""
         began = time.perf_counter()
         try:
             answers = await score(arm)
         except Exception as error:
-            if not self._stands_in(arm, error):
+            if not self._stands_in(arm, error, named=named):
                 raise
         else:
             self._answered(arm, began)
@@ -132,13 +133,13 @@ class Loaded:
         if arm is not self.arms[0]:
             arm.breaker.note(good=True)
 
-    def _stands_in(self, arm: Arm, error: Exception) -> bool:
+    def _stands_in(self, arm: Arm, error: Exception, *, named: bool) -> bool:
         """Whether the champion is to be asked after this failure. Unavailable is the process's own, such as a full
         disk; but for an answer that came too late: there is no time left for another."""
         if isinstance(error, Unavailable):
             self._unavailable(arm, error)
             return False
-        if arm is self.arms[0]:
+        if named or arm is self.arms[0]:
             if not isinstance(error, Invalid):
                 arm.tally.failed()
             return False

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from lakeloop.lakehouse.errors import Invalid, LakeloopError, Unavailable
-from lakeloop.ray_jobs.serving.inference import TooLarge, status_of
-from lakeloop.ray_jobs.serving.limits import Overloaded
+from lakeloop.ray_jobs.serving.inference import status_of
+from lakeloop.ray_jobs.serving.limits import Overloaded, TooLarge
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]

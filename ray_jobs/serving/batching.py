@@ -45,15 +45,18 @@ Outcome: TypeAlias = "list[Answer] | Exception"
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What calls of a model cost, in seconds: with one row, and with TRIED_ROWS."""
+    """What calls of a model cost, in seconds: with one row, and with TRIED_ROWS; and what comes before them, for a row:
+    to look up and to derive."""
 
     one_s: float
     many_s: float
+    prepare_s: float = 0.0
 
     @property
     def batched(self) -> bool:
         saved_s = self.one_s - self.many_s / TRIED_ROWS
-        return self.many_s < LEAST_GAIN * self.one_s and saved_s >= LEAST_SAVED_S
+        gains = self.many_s < LEAST_GAIN * self.one_s and saved_s >= LEAST_SAVED_S
+        return gains and self.prepare_s < QUICK_S  # rows are prepared in the event loop
 
     @property
     def quick(self) -> bool:
@@ -68,24 +71,28 @@ class Gain:
 def measure(scorer: Scorer, now: datetime, *, clock: Callable[[], float] = time.perf_counter) -> Gain | None:
     """The gain of a scorer on its signature's example; None without one.
 
-    Costs ten calls, or two of a slow model, whose replica would come late otherwise.
+    Costs fifteen calls, or three of a slow model, whose replica would come late otherwise.
     """
     example = scorer.signature.example
     if not example:
         return None
     prepared = scorer.prepare([example], now)
 
-    def best(requests: Sequence[Prepared]) -> float:
+    def best(call: Callable[[], object]) -> float:
         taken = []
         for _ in range(5):
             began = clock()
-            scorer.finish(requests)
+            call()
             taken.append(clock() - began)
             if sum(taken) > LONG_S:
                 break
         return min(taken)
 
-    return Gain(best([prepared]), best([prepared] * TRIED_ROWS))
+    return Gain(
+        best(lambda: scorer.finish([prepared])),
+        best(lambda: scorer.finish([prepared] * TRIED_ROWS)),
+        best(lambda: scorer.prepare([example], now)),
+    )
 
 
 class Batches:

@@ -39,7 +39,8 @@ from lakeloop.ray_jobs.serving.asgi import (
     send_reply,
     success,
 )
-from lakeloop.ray_jobs.serving.inference import Inference, check_count, check_id
+from lakeloop.ray_jobs.serving.inference import Inference, check_id
+from lakeloop.ray_jobs.serving.limits import check_count
 from lakeloop.ray_jobs.serving.open_inference import HEADER, read_request, split, write_response
 from lakeloop.ray_jobs.serving.tensorflow_serving import predict, status
 from lakeloop.ray_jobs.serving.tracing import follow
@@ -181,10 +182,10 @@ def parse(body: bytes) -> dict[str, Any]:
 def check_rows(record: Mapping[str, Any]) -> str:
     """The id of a request of flat rows, or nothing. Invalid says what is wrong and allowed; TooLarge: too many rows."""
     if not record.keys() <= ROW_KEYS:
-        key = sorted(record.keys() - ROW_KEYS)[0]
+        key = sorted(record.keys() - ROW_KEYS)[0][:200]
         near = get_close_matches(key, (*ROW_KEYS, "inputs"), 1)
         raise Invalid(
-            f"unknown key {key[:200]!r}" + (f"; did you mean {near[0]!r}?" if near else ""), todo="allowed: rows, id"
+            f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""), todo="allowed: rows, id"
         )
     rows = record.get("rows")
     if type(rows) is not list or not rows:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lakeloop.lakehouse.errors import Denied, Invalid, LakeloopError, NotFound, Unavailable
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.batching import Batches
-from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLate
+from lakeloop.ray_jobs.serving.limits import Admission, Limits, TooLarge, TooLate, check_count
 from lakeloop.ray_jobs.serving.tensor_signature import (
     Answered,
     Given,
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
     from lakeloop.lakehouse.scoring.scorer import Answer
 
-MOST_ROWS = 10_000
 ROWS_INLINE = 16
 """More rows than these are scored in a thread, so that health checks are answered meanwhile."""
 ID_CHARACTERS = 200
 
+T = TypeVar("T")
 Row: TypeAlias = Mapping[str, Any]
 Count: TypeAlias = Callable[[int, int, float], None]
 """(status, rows, seconds) of one request for an inference, answered or not."""
@@ -69,6 +69,8 @@ class Chosen:
     now: datetime
     began: float
     places: Sequence[int] | None = None
+    named: bool = False
+    """The caller asks for this version and no other."""
     marks: list[float] = field(default_factory=list)
     """When its rows were checked, and looked up and derived."""
     written: list[Future[None]] = field(default_factory=list)
@@ -92,14 +94,14 @@ class Chosen:
             "trace_id": TRACE.get(),
         }
 
+    async def answer(self, score: Callable[[Arm], Awaitable[T]]) -> tuple[Arm, T]:
+        """`Loaded.answer` of its arm."""
+        return await self.loaded.answer(self.arm, score, named=self.named)
+
     async def committed(self) -> None:
         """Wait until what was logged is where it must be."""
         for one in self.written:
             await committed(one)
-
-
-class TooLarge(Invalid):
-    """The request is larger than an endpoint takes."""
 
 
 def count_nothing(status: int, rows: int, seconds: float) -> None:
@@ -157,7 +159,7 @@ class Inference:
         """The answer to tensors (tensor_signature.py says which).
 
         Where the rows' keys have several arms, the version is the champion's, and the parameter `versions` those of
-        the rows.
+        the rows. Where the arms' classes differ, no tensor holds the answers of several: the first row's arm answers.
         """
         request_id, loaded, began = self._id_of(request.id), self._loaded(), time.perf_counter()
         signature, rows = loaded.champion.scorer.signature, list[Row]()
@@ -165,12 +167,18 @@ class Inference:
             given = given_of(request.inputs, signature)
             check_count(given.count)
             rows = given.rows()
+        alike = len({arm.scorer.signature.classes for arm in loaded.arms}) == 1
         parts = self._choose(
-            loaded, request_id, version, began, len(rows), lambda at: loaded.key_of(rows[at], request_id)
+            loaded,
+            request_id,
+            version,
+            began,
+            len(rows) if alike else 1,
+            lambda at: loaded.key_of(rows[at], request_id),
         )
         parameters: dict[str, Parameter] = {"revision": loaded.revision}
         if len(parts) == 1:
-            arm, made = await loaded.answer(parts[0].arm, lambda by: self._infer(request, parts[0], by))
+            arm, made = await parts[0].answer(lambda by: self._infer(request, parts[0], by))
             await parts[0].committed()
             return InferResponse(self.name, str(arm.version), request_id, made, parameters)
         names = output_names(request.outputs, signature)
@@ -237,7 +245,7 @@ class Inference:
         """Who answers which rows; `key` gives the key of the row at a place. One version is asked for by name."""
         now = self._clock()
         if version is not None:
-            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began)]
+            return [Chosen(loaded, arm_of(loaded, version, self.name), request_id, now, began, named=True)]
         if len(loaded.arms) == 1:
             return [Chosen(loaded, loaded.arms[0], request_id, now, began)]
         parts = loaded.split(self.name, count, key)
@@ -287,7 +295,7 @@ class Inference:
         def score(by: Arm) -> Awaitable[list[Answer]]:
             return self._score(rows, chosen, by, together=small and self._batches.gains(by.scorer))
 
-        return await chosen.loaded.answer(chosen.arm, score)
+        return await chosen.answer(score)
 
     async def _score(self, rows: Sequence[Row], chosen: Chosen, by: Arm, *, together: bool) -> list[Answer]:
         """`together`: with other requests of now."""
@@ -371,14 +379,6 @@ def check_id(request_id: Any) -> None:
     """Invalid for what cannot be the id of a request."""
     if not (isinstance(request_id, str) and 0 < len(request_id) <= ID_CHARACTERS):
         raise Invalid(f"'id' is not a text of 1 to {ID_CHARACTERS} characters", todo="leave it out to have one made")
-
-
-def check_count(rows: int) -> None:
-    """TooLarge for more rows than one request may have."""
-    if rows > MOST_ROWS:
-        raise TooLarge(
-            f"{rows:,} rows in one request", todo=f"send at most {MOST_ROWS:,}; lakeloop predict scores more"
-        )
 
 
 def arm_of(loaded: Loaded, version: str, name: str) -> Arm:

@@ -6,19 +6,29 @@ field. Every fault of a message is Invalid.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.ray_jobs.serving.limits import check_tensors
 from lakeloop.ray_jobs.serving.open_inference import of_binary, to_binary
 from lakeloop.ray_jobs.serving.protos import Messages, read_proto
-from lakeloop.ray_jobs.serving.tensors import BYTES, DATATYPES, NUMPY, Data, InferRequest, InferResponse, Tensor
+from lakeloop.ray_jobs.serving.tensors import (
+    BYTES,
+    DATATYPES,
+    NUMPY,
+    Data,
+    InferRequest,
+    InferResponse,
+    Tensor,
+    count_of,
+)
 
 MEDIA_TYPE = "application/x-protobuf"
 MESSAGES = Messages(read_proto(Path(__file__).with_name("open_inference.proto")))
@@ -65,6 +75,7 @@ def read_message(kind: Any, body: bytes) -> Any:
 def read_request(body: bytes) -> Asked:
     """The request in a ModelInferRequest's bytes, every tensor's length checked against its shape."""
     message = read_message(ModelInferRequest, body)
+    check_tensors(len(message.inputs))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise Invalid(
@@ -96,7 +107,7 @@ def _tensor(message: Any, raw: bytes | None) -> Tensor:
         raise Invalid(f"the tensor {name} has no known datatype ({datatype!r})", todo=f"known: {', '.join(DATATYPES)}")
     if any(length < 0 for length in shape):
         raise Invalid(f"the tensor {name} has shape {list(shape)}", todo="a length is 0 or more")
-    count = math.prod(shape)
+    count = count_of(name, shape)
     if raw is None:
         return Tensor(name, datatype, shape, _read_typed(name, datatype, count, message.contents))
     if message.HasField("contents"):
@@ -118,15 +129,16 @@ def _read_typed(name: str, datatype: str, count: int, contents: Any) -> Data:
         return list(values)
     kind = NUMPY[datatype]
     if kind.kind in "iu" and kind.itemsize < 4:
-        _check_bounds(name, datatype, values)
+        return _narrowed(name, datatype, np.fromiter(values, np.int64, count))
     return np.fromiter(values, kind, count)
 
 
-def _check_bounds(name: str, datatype: str, values: Sequence[int]) -> None:
+def _narrowed(name: str, datatype: str, values: NDArray[np.int64]) -> NDArray[Any]:
     bounds = np.iinfo(NUMPY[datatype])
-    for value in values:
-        if not bounds.min <= value <= bounds.max:
-            raise Invalid(f"the tensor {name} holds {value}, which is no {datatype}")
+    wrong = np.flatnonzero((values < bounds.min) | (values > bounds.max))
+    if len(wrong):
+        raise Invalid(f"the tensor {name} holds {values[wrong[0]]}, which is no {datatype}")
+    return values.astype(NUMPY[datatype])
 
 
 def _typed(tensor: Tensor) -> Iterable[Any]:

@@ -17,11 +17,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from lakeloop.lakehouse.errors import Unavailable
+from lakeloop.lakehouse.errors import Invalid, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MOST_ROWS = 10_000
+MOST_TENSORS = 10_000
 MOST_IN_FLIGHT = 256
 LONGEST_WAIT = 0.5
 """Part of the timeout that a request may be predicted to take: at 1 it would be refused when it is too late anyway."""
@@ -39,6 +41,10 @@ class Limits:
     most_in_flight: int = MOST_IN_FLIGHT
 
 
+class TooLarge(Invalid):
+    """The request is larger than an endpoint takes."""
+
+
 class Overloaded(Unavailable):
     """More requests than can be answered in time. Nothing was done; try again after `retry_after_s`."""
 
@@ -49,6 +55,20 @@ class Overloaded(Unavailable):
 
 class TooLate(Unavailable):
     """The answer did not come within the endpoint's timeout. The prediction may be logged all the same."""
+
+
+def check_count(rows: int) -> None:
+    """TooLarge for more rows than one request may have."""
+    if rows > MOST_ROWS:
+        raise TooLarge(
+            f"{rows:,} rows in one request", todo=f"send at most {MOST_ROWS:,}; lakeloop predict scores more"
+        )
+
+
+def check_tensors(tensors: int) -> None:
+    """TooLarge for more tensors than one request may have."""
+    if tensors > MOST_TENSORS:
+        raise TooLarge(f"{tensors:,} tensors in one request", todo=f"send at most {MOST_TENSORS:,}")
 
 
 class Admission:

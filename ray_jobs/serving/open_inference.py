@@ -10,7 +10,6 @@ last counts, as in JSON parsers mostly. Keys that the protocol does not name are
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,17 @@ import orjson
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.ray_jobs.serving.asgi import FORMAT, Header, Reply
-from lakeloop.ray_jobs.serving.tensors import BYTES, DATATYPES, NUMPY, Data, InferRequest, InferResponse, Tensor
+from lakeloop.ray_jobs.serving.limits import check_tensors
+from lakeloop.ray_jobs.serving.tensors import (
+    BYTES,
+    DATATYPES,
+    NUMPY,
+    Data,
+    InferRequest,
+    InferResponse,
+    Tensor,
+    count_of,
+)
 
 HEADER = b"inference-header-content-length"
 BINARY: Header = (b"content-type", b"application/octet-stream")
@@ -66,6 +75,7 @@ def read_request(record: Mapping[str, Any], binary: bytes) -> Asked:
     inputs = record["inputs"]
     if not isinstance(inputs, list) or not inputs:
         raise Invalid("'inputs' is not a list of tensors", todo="send at least one")
+    check_tensors(len(inputs))
     tensors, place = [], 0
     for one in inputs:
         tensor, place = _tensor(one, binary, place)
@@ -126,6 +136,7 @@ def _tensor(one: Any, binary: bytes, place: int) -> tuple[Tensor, int]:
         raise Invalid(f"the tensor {name} has datatype {datatype!r}", todo=f"datatypes are {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise Invalid(f"the shape of {name} is not a list of whole numbers")
+    count = count_of(name, shape)
     parameters = _parameters(one, f"the tensor {name}")
     if "shared_memory_region" in parameters:
         raise Invalid("shared memory is not an extension that is spoken here", todo="send the data in the request")
@@ -133,15 +144,15 @@ def _tensor(one: Any, binary: bytes, place: int) -> tuple[Tensor, int]:
     if (size is None) == ("data" not in one):
         raise Invalid(f"the tensor {name} needs either 'data' or 'binary_data_size'")
     if size is None:
-        return Tensor(name, datatype, tuple(shape), _of_json(name, datatype, shape, one["data"])), place
+        return Tensor(name, datatype, tuple(shape), _of_json(name, datatype, shape, count, one["data"])), place
     if type(size) is not int or not 0 <= size <= len(binary) - place:
         raise Invalid(f"binary_data_size of {name} is {size!r}, {len(binary) - place} bytes are there")
-    data = of_binary(name, datatype, math.prod(shape), binary[place : place + size])
+    data = of_binary(name, datatype, count, binary[place : place + size])
     return Tensor(name, datatype, tuple(shape), data), place + size
 
 
-def _of_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Data:
-    flat = _flat(name, shape, data)
+def _of_json(name: str, datatype: str, shape: Sequence[int], count: int, data: Any) -> Data:
+    flat = _flat(name, shape, count, data)
     strange = set(map(type, flat)) - JSON_TYPES[datatype]
     if strange:
         raise Invalid(f"the tensor {name} is {datatype}, but has a value of JSON type {strange.pop().__name__}")
@@ -154,7 +165,7 @@ def _of_json(name: str, datatype: str, shape: Sequence[int], data: Any) -> Data:
         raise Invalid(f"the tensor {name} has a value beyond {datatype}") from None
 
 
-def _flat(name: str, shape: Sequence[int], given: Any) -> list[Any]:
+def _flat(name: str, shape: Sequence[int], count: int, given: Any) -> list[Any]:
     """JSON data, given flat or nested as its shape says."""
     if not isinstance(given, list):
         raise Invalid(f"the data of {name} is not a list")
@@ -164,7 +175,7 @@ def _flat(name: str, shape: Sequence[int], given: Any) -> list[Any]:
         if not all(type(part) is list and len(part) == size for part in data):
             raise Invalid(f"the data of {name} does not have the shape {list(shape)}")
         data = list(chain.from_iterable(data))
-    if len(data) != math.prod(shape):
+    if len(data) != count:
         raise Invalid(f"the tensor {name} of shape {list(shape)} has {len(data)} values")
     return data
 

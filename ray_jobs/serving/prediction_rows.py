@@ -63,7 +63,7 @@ def prediction_table(piece: Piece) -> pa.Table:
             for columnar, lines in groupby(piece.lines, lambda line: "columns" in line)
         ]
         return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, LookupError, AttributeError, ValueError, TypeError, OverflowError) as error:
         raise Corrupt(
             f"a prediction row does not fit its columns ({error})", todo="look at the file that was set aside"
         ) from error
@@ -146,6 +146,8 @@ def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     if is_type.is_floating(kind):
         return pa.array(values.astype(np.float64), kind, mask=null)
     if is_type.is_integer(kind):
+        if values.dtype.kind == "f":
+            null = null | (np.abs(values) >= 2.0**63)
         return pa.array(np.where(null, 0, values).astype(np.int64), kind, mask=null)
     return _array(values.tolist(), kind)
 

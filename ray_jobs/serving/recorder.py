@@ -166,8 +166,8 @@ class Commits:
                 ticket.set_exception(error)
 
     def _ship(self) -> Unavailable | None:
-        self._writer.seal()
         try:
+            self._writer.seal()
             for path in self._writer.sealed():
                 try:
                     ship_piece(path, self._journal)
@@ -175,8 +175,15 @@ class Commits:
                     continue
         except (LakeloopError, OSError) as error:
             log.warning("predictions could not be brought to the lake before their answer: %s", error)
-            return Unavailable(
-                f"the prediction could not be brought to the lake ({error}), and [serving] log is sync",
-                todo="send the request again, with the same id",
-            )
+            return _not_brought(str(error))
+        except Exception as error:  # a thread that ended would let all who come wait in vain
+            log.exception("predictions could not be brought to the lake before their answer")
+            return _not_brought(type(error).__name__)
         return None
+
+
+def _not_brought(reason: str) -> Unavailable:
+    return Unavailable(
+        f"the prediction could not be brought to the lake ({reason}), and [serving] log is sync",
+        todo="send the request again, with the same id",
+    )

@@ -82,7 +82,7 @@ class ReplicaApp:
         self._metrics = EndpointMetrics(metrics_folder(replica.log_folder), replica.endpoint)
         self._admission = Admission(replica.limits)
         if (gain := batches.gain(self._watcher.loaded.champion.scorer)) is not None:
-            self._admission.expect(gain.one_s)
+            self._admission.expect(gain.prepare_s + gain.one_s)
         self.inference = Inference(
             replica.project,
             replica.endpoint,
@@ -97,7 +97,7 @@ class ReplicaApp:
         self.endpoint = Endpoint(self.inference, permit=self._gate.permit(replica.endpoint))
         self._watcher.start()
         self._gate.start()
-        self._ticking: asyncio.Task[None] | None = None
+        self._ticking: tuple[asyncio.Task[None], ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -118,21 +118,22 @@ class ReplicaApp:
 
     def start(self) -> None:
         """Begin what is to be done often, in the running event loop."""
-        self._ticking = asyncio.create_task(self._tick())
+        self._ticking = asyncio.create_task(self._tick()), asyncio.create_task(self._measure())
 
     async def _tick(self) -> None:
-        """What is to be done often: seal the log, see how late the event loop is, and now and then tell the gauges."""
-        told = 0.0
+        """Seal the log, and see how late the event loop is. It waits for no thread: a slow model may have them all."""
         while True:
             due = time.monotonic() + SEAL_S
             await asyncio.sleep(SEAL_S)
             self._log.seal_due()
-            now = time.monotonic()
-            self._admission.lag_s = now - due
-            if now - told >= TELL_S:
-                self._tell()
-                self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
-                told = now
+            self._admission.lag_s = time.monotonic() - due
+
+    async def _measure(self) -> None:
+        """Tell the gauges, and how much of the log waits."""
+        while True:
+            self._tell()
+            self._log.measured(await asyncio.to_thread(self._backlog.size_bytes))
+            await asyncio.sleep(TELL_S)
 
     def _tell(self) -> None:
         watcher = self._watcher
@@ -147,8 +148,8 @@ class ReplicaApp:
 
     def close(self) -> None:
         """End all threads and seal the log. Not in the event loop: it waits."""
-        if self._ticking is not None:
-            self._ticking.get_loop().call_soon_threadsafe(self._ticking.cancel)
+        for task in self._ticking:
+            task.get_loop().call_soon_threadsafe(task.cancel)
         self._watcher.close()
         self._gate.close()
         self._commits.close()

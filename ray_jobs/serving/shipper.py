@@ -112,6 +112,9 @@ class Shipper:
         except (LakeloopError, OSError) as error:
             log.error("shipping %s failed: %s", self._folder, error)
             return str(error)
+        except Exception as error:  # a thread that ended would ship nothing any more
+            log.exception("shipping %s failed", self._folder)
+            return f"{type(error).__name__}: {error}"
         if done.stopped and not self._stopped:
             log.warning("prediction logs wait in %s: %s", self._folder, done.stopped)
         return done.stopped

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from lakeloop.lakehouse.errors import Invalid
-from lakeloop.ray_jobs.serving.inference import Inference, check_count
+from lakeloop.ray_jobs.serving.inference import Inference
+from lakeloop.ray_jobs.serving.limits import check_count, check_tensors
 from lakeloop.ray_jobs.serving.tensors import BYTES, NUMPY, InferRequest, InferResponse, Tensor
 
 SEND = 'send {"instances": [{…}]} or {"inputs": {input: […]}}'
@@ -30,6 +31,7 @@ async def predict(inference: Inference, record: Mapping[str, Any], version: str 
         raise Invalid("a predict request has either 'instances' or 'inputs'", todo=SEND)
     if columns is not None:
         named = columns.items() if isinstance(columns, dict) else ()
+        check_tensors(len(named))
         tensors = [_column(name, values) for name, values in named] or [_matrix(columns)]
         return {"outputs": _columns_of(await inference.infer(InferRequest(tuple(tensors)), version))}
     if not isinstance(instances, list) or not instances:
@@ -59,6 +61,7 @@ def _column(name: str, values: Any) -> Tensor:
     """A column of [n] or [n, 1] JSON values, as the datatype that they are of."""
     if not isinstance(values, list) or not values:
         raise Invalid(f"the input {name[:200]!r} is not a list with at least one value", todo=SEND)
+    check_count(len(values))
     if all(isinstance(value, list) and len(value) == 1 for value in values):
         values = [value[0] for value in values]
     kinds = set(map(type, values)) - {type(None)}
@@ -82,6 +85,7 @@ def _matrix(rows: Any) -> Tensor:
     """Rows of numbers (or numbers alone, of one input) as one tensor."""
     if not isinstance(rows, list) or not rows:
         raise Invalid("the request has no rows", todo=SEND)
+    check_count(len(rows))
     rows = [row if isinstance(row, list) else [row] for row in rows]
     flat = [value for row in rows for value in row]
     if len(flat) != len(rows) * len(rows[0]):

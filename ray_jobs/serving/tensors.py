@@ -6,12 +6,16 @@ bytes (UTF-8), where None is a missing value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lakeloop.lakehouse.errors import Invalid
+from lakeloop.ray_jobs.serving.limits import check_count
 
 NUMPY: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -30,6 +34,7 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
 """The protocol's datatypes of a fixed size; the other is BYTES."""
 BYTES = "BYTES"
 DATATYPES = (*NUMPY, BYTES)
+MOST_DIMENSIONS = 32
 
 Texts: TypeAlias = Sequence[str | bytes | None]
 Data: TypeAlias = "NDArray[Any] | Texts"
@@ -44,6 +49,15 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     data: Data
+
+
+def count_of(name: str, shape: Sequence[int]) -> int:
+    """How many values a tensor of this shape has. Invalid for more dimensions than there can be, for the product of a
+    million lengths takes hours; TooLarge for too many rows, before one of its values is looked at."""
+    if len(shape) > MOST_DIMENSIONS:
+        raise Invalid(f"the tensor {name} has {len(shape):,} dimensions", todo=f"the most is {MOST_DIMENSIONS}")
+    check_count(shape[0] if shape else 0)
+    return math.prod(shape)
 
 
 @dataclass(frozen=True, slots=True)

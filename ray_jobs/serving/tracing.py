@@ -13,9 +13,9 @@ TRACE: ContextVar[str | None] = ContextVar("trace", default=None)
 
 
 def follow(headers: Mapping[bytes, bytes]) -> None:
-    """Set the trace of this task from a request's headers."""
-    if HEADER in headers:
-        TRACE.set(trace_of(headers[HEADER]))
+    """Set the trace of this task from a request's headers: none without one, for a function's requests share a context
+    and pipelined ones inherit it."""
+    TRACE.set(trace_of(headers[HEADER]) if HEADER in headers else None)
 
 
 def trace_of(traceparent: bytes) -> str | None:

@@ -23,7 +23,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -357,9 +357,17 @@ def adopt(folder: Path) -> int:
             if first is None:
                 path.unlink()
             else:
-                path.rename(sealed_path(path, datetime.fromisoformat(orjson.loads(first)["logged_at"])))
+                path.rename(sealed_path(path, _logged_at(first) or datetime.fromtimestamp(path.stat().st_mtime, UTC)))
                 adopted += 1
     return adopted
+
+
+def _logged_at(line: bytes) -> datetime | None:
+    """When a line was logged; None for one that no writer wrote, as a disk that failed may leave."""
+    try:
+        return datetime.fromisoformat(orjson.loads(line)["logged_at"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_piece(path: Path) -> Piece:

@@ -112,3 +112,11 @@ def test_moments_are_read_by_the_rule_of_rows() -> None:
     micro = int(due.timestamp() * 1e6)
     assert COLUMNS["due"].read({"due": np.array([micro])}, 1).values["due"] == [due]
     assert COLUMNS["due"].read({"due": [b"2026-05-01T12:00Z", None]}, 2).values["due"] == [due, None]
+
+
+def test_names_that_are_not_there_are_not_all_looked_up() -> None:
+    strange = {f"name {number}": np.zeros(1) for number in range(1000)}
+    with pytest.raises(Invalid, match="there is no input 'name 0'") as caught:
+        COLUMNS["any"].read(strange, 1)
+    assert len(caught.value.problems) == 20
+    assert caught.value.problems[-1] == "… and 980 more"

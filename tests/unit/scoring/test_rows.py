@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -37,7 +38,9 @@ def test_a_moment_may_be_written_in_many_ways(value):
     assert read_moment(value).utcoffset() == timedelta(0)
 
 
-@pytest.mark.parametrize("value", ["soon", True, None, [], float("nan"), 1e30])
+@pytest.mark.parametrize(
+    "value", ["soon", True, None, [], float("nan"), 1e30, "0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00"]
+)
 def test_what_is_no_moment_is_refused(value):
     with pytest.raises(Fault, match="is no time"):
         read_moment(value)
@@ -103,6 +106,39 @@ def test_a_thousand_faults_are_not_all_told(plain):
         RowReader(plain).check([{}] * 500)
     assert len(caught.value.problems) == 20
     assert caught.value.problems[-1] == "… and 1480 more"
+
+
+def test_names_that_are_not_there_are_not_all_looked_up(plain):
+    strange = {f"name {number} of something that is not there": 0 for number in range(200_000)}
+    began = time.process_time()
+    with pytest.raises(Invalid, match="row 0: there is no input 'name 0 of") as caught:
+        RowReader(plain).check([{**ROW, **strange}])
+    assert caught.value.problems[-1] == "… and 199980 more"
+    assert time.process_time() - began < 2  # it took 30 s
+    with pytest.raises(Invalid) as caught:
+        RowReader(plain).check([{**ROW, "x" * 1_000_000: 0}])
+    assert len(str(caught.value)) < 1000
+
+
+def test_ten_thousand_wrong_categories_take_no_longer_than_right_ones():
+    words = tuple(f"word {number}" for number in range(10_000))
+    strict = Input("c", "request", "category", "category", categories=words, unseen="error")
+    reader = RowReader(Signature("binary", (strict,)))
+    began = time.process_time()
+    with pytest.raises(Invalid, match="never seen in training; known are word 0, word 1,"):
+        reader.check([{"c": "another"}] * 10_000)
+    assert time.process_time() - began < 2  # it took 25 s
+
+
+def test_of_a_long_value_its_beginning_is_told(plain):
+    long = "x" * 1_000_000
+    wrong = {"carrier": {"a": [0] * 1_000_000}, "distance": long, "sched_dep": long}
+    with pytest.raises(Invalid) as caught:
+        RowReader(plain).check([wrong])
+    assert len(str(caught.value)) < 1000
+    strict = Input("c", "request", "category", "category", categories=("a",), unseen="error")
+    with pytest.raises(Invalid, match=r"'xxx.*…' was never seen"):
+        RowReader(Signature("binary", (strict,))).check([{"c": long}])
 
 
 def test_a_row_that_is_no_object_is_refused(plain):

@@ -12,7 +12,7 @@ import pytest
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES, TooSlow, UnknownEncoding, failed, read_body
-from lakeloop.ray_jobs.serving.inference import TooLarge
+from lakeloop.ray_jobs.serving.limits import TooLarge
 
 
 def read(*parts: bytes, headers: Any = (), pause_s: float = 0.0, timeout_s: float = 30.0) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -176,15 +178,31 @@ def test_the_gain_is_measured_once_for_a_version_on_its_example(now: datetime) -
 
 
 def test_the_gain_is_that_of_the_best_of_five_calls(now: datetime) -> None:
-    ticks: Iterator[float] = iter([0, 9, 10, 12, 20, 29, 30, 39, 40, 49, 50, 59, 60, 63, 70, 79, 80, 89, 90, 99])
+    ticks: Iterator[float] = iter(
+        [0, 9, 10, 12, 20, 29, 30, 39, 40, 49, 50, 59, 60, 63, 70, 79, 80, 89, 90, 99, *range(10)]
+    )
     gain = measure(scorer_of(Counted()), now, clock=lambda: next(ticks) / 1000)
     assert gain is not None
-    assert (gain.one_s, gain.many_s) == pytest.approx((0.002, 0.003))
+    assert (gain.one_s, gain.many_s, gain.prepare_s) == pytest.approx((0.002, 0.003, 0.001))
 
 
-def test_a_slow_model_is_measured_by_two_calls_only(now: datetime) -> None:
-    ticks: Iterator[float] = iter([0, 1, 2, 5])
-    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(1, 3)
+def test_a_slow_model_is_measured_by_three_calls_only(now: datetime) -> None:
+    ticks: Iterator[float] = iter([0, 1, 2, 5, 6, 8])
+    assert measure(scorer_of(Counted()), now, clock=lambda: next(ticks)) == Gain(1, 3, 2)
+
+
+def test_a_model_whose_rows_take_long_to_prepare_takes_no_part(now: datetime) -> None:
+    def derive(row: Any) -> dict[str, Any]:
+        time.sleep(0.006)
+        return {"half": 1}
+
+    inputs = (Input("x", "request", "float64", "number"), Input("half", "derived", "int8", "integer"))
+    signature = Signature("regression", inputs, derive=True, example={"x": 1.0})
+    slow = measure(Scorer(signature, Counted(), None, derive, {}, 1), now)
+    assert slow is not None
+    assert slow.prepare_s >= 0.006
+    assert SLOW.batched
+    assert not replace(SLOW, prepare_s=slow.prepare_s).batched
 
 
 class Caller:

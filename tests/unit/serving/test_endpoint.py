@@ -9,13 +9,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
 
 from lakeloop.lakehouse.errors import Unavailable
+from lakeloop.lakehouse.scoring.matrix import Matrix
+from lakeloop.lakehouse.scoring.scorer import Scorer
+from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES
 from lakeloop.ray_jobs.serving.endpoint import Endpoint
-from lakeloop.ray_jobs.serving.inference import MOST_ROWS, ROWS_INLINE, Inference
+from lakeloop.ray_jobs.serving.inference import ROWS_INLINE, Inference
+from lakeloop.ray_jobs.serving.limits import MOST_ROWS
 from lakeloop.ray_jobs.serving.write_ahead import Logged, Shape
 
 ROW = {"share": 0.75, "origin": "EWR"}
@@ -251,3 +257,26 @@ def test_every_request_for_an_inference_is_counted_by_its_status_and_rows(caller
     caller.call("GET", "/infer")
     caller.call("GET", "/ready")
     assert caller.counted == [(200, 2), (400, 0), (405, 0)]
+
+
+class SecondColumn:
+    """Two classes, of which it gives a column, as `predict_proba(X)[:, 1]` does; three as a transposed array."""
+
+    def predict(self, model: Any, matrix: Matrix) -> np.ndarray:
+        share = matrix.values[:, 0].astype(float)
+        return np.stack([1 - share, share], axis=1)[:, 1] if model == "two" else np.stack([share, share, share]).T
+
+
+@pytest.mark.parametrize(("model", "problem"), [("two", "binary"), ("three", "multiclass")])
+def test_a_model_may_give_a_view_of_its_array(now: datetime, model: str, problem: Any) -> None:
+    inputs = (Input("share", "request", "float64", "number"),)
+    classes = ("false", "true") if model == "two" else ("a", "b", "c")
+    signature = Signature(problem, inputs, classes=classes, positive="true" if model == "two" else "")
+    arm = Arm("champion", 1, 10_000, Scorer(signature, SecondColumn(), model, None, {}, 1))
+    caller = Caller(Loaded("late", 1, (arm,)), now)
+    share = {"name": "share", "datatype": "FP64", "shape": [2], "data": [0.25, 0.75]}
+    status, answer = caller.call("POST", "/infer", {"inputs": [share]})
+    assert status == 200, answer
+    wanted = [0.25, 0.75] if model == "two" else [0.25] * 3 + [0.75] * 3
+    assert answer["outputs"][0]["data"] == wanted
+    assert orjson.loads(caller.logged[0][1].line())["n"] == 2

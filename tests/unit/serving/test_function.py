@@ -172,3 +172,11 @@ def test_what_the_endpoint_keeps_private_is_not_logged(lake: Lake, made: Callabl
     (row,) = logged(lake)
     assert "origin" not in row
     assert row["share"] == 0.75
+
+
+def test_a_request_without_a_trace_has_not_that_of_the_one_before(lake: Lake, made: Callable[[Lake], Function]) -> None:
+    function, trace = made(lake), "4bf92f3577b34da6a3ce929d0e0e4736"
+    traced = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    assert function.handle(event("/v2/models/late/infer", {"rows": [ROW], "id": "a"}, **traced))["statusCode"] == 200
+    assert function.handle(event("/v2/models/late/infer", {"rows": [ROW], "id": "b"}))["statusCode"] == 200
+    assert {row["request_id"]: row["trace_id"] for row in logged(lake)} == {"a": trace, "b": None}

@@ -16,6 +16,7 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from lakeloop.lakehouse.errors import Invalid
 from lakeloop.ray_jobs.serving.inference_messages import FIELDS, read_request, write_answer
+from lakeloop.ray_jobs.serving.limits import TooLarge
 from lakeloop.ray_jobs.serving.open_inference import of_binary, to_binary
 from lakeloop.ray_jobs.serving.tensors import NUMPY, InferResponse, Tensor
 
@@ -97,7 +98,7 @@ def test_what_does_not_fit_its_shape_or_datatype_is_told() -> None:
     assert "has shape [-1, -2]" in refused(asked("FP64", shape=[-1, -2], fp64_contents=[1, 2]))
     assert "needs 16 bytes of FP64, not 15" in refused(asked("FP64", raw=bytes(15)))
     assert "comes twice" in refused(asked("FP64", raw=bytes(16), fp64_contents=[1, 2]))
-    assert "0 values where its shape says 4611686018427387904" in refused(asked("FP64", shape=[2**62]))
+    assert "0 values where its shape says 9223372036854775808" in refused(asked("FP64", shape=[2, 2**62]))
     two = asked("FP64", raw=bytes(16))
     two.raw_input_contents.append(b"")
     assert "2 raw contents for 1 inputs" in refused(two)
@@ -167,3 +168,18 @@ print(reply.status, reply.body.decode())
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert said == '415 {"error":"protobuf is not read here; send JSON"}\n'
+
+
+def test_too_many_rows_or_tensors_are_refused_before_their_values_are_looked_at() -> None:
+    with pytest.raises(TooLarge, match="3,000,000 rows"):
+        read_request(asked("INT8", shape=[3_000_000]).SerializeToString())
+    many = theirs.ModelInferRequest()
+    for number in range(10_001):
+        many.inputs.add(name=f"x{number}", datatype="FP64", shape=[1])
+    with pytest.raises(TooLarge, match="10,001 tensors"):
+        read_request(many.SerializeToString())
+
+
+def test_a_tensor_of_many_dimensions_is_refused_before_they_are_multiplied() -> None:
+    with pytest.raises(Invalid, match="x has 100,000 dimensions"):
+        read_request(asked("FP64", shape=[2**62] * 100_000).SerializeToString())

@@ -161,6 +161,7 @@ def test_columns_may_have_an_id_and_a_moment_per_row(tmp_path: Path) -> None:
         ("seats", np.array([180, np.nan, -3], np.float64), [180, None, -3]),
         ("seats", np.array([180, 0, -3], np.int16), [180, 0, -3]),
         ("big", np.array([2**64 - 1, 2**63 - 1, 7], np.uint64), [None, 2**63 - 1, 7]),
+        ("big", np.array([1e19, 7, -0.0], np.float64), [None, 7, 0]),
         ("holiday", np.array([True, False, True]), [True, False, True]),
     ],
 )

@@ -199,3 +199,23 @@ def test_a_sync_log_whose_lake_is_away_refuses_and_brings_the_rows_later(
     again.result(timeout=30)
     commits.close()
     assert lake.rows == {"one": 1, "two": 1}
+
+
+def test_what_nobody_expected_refuses_a_request_and_not_those_after_it(
+    tmp_path: Path, loaded: Callable[..., Loaded]
+) -> None:
+    lake, writer, broken = Lake(), WriteAhead(tmp_path), iter([True])
+
+    def journal(name: str) -> Any:
+        if next(broken, False):
+            raise RuntimeError("nobody expected this")
+        return lake(name)
+
+    commits = Commits(writer, journal)
+    log = Recorder(writer, lambda: replace(loaded(), log=LogPolicy(sync=True)), commits)
+    for name, error in (("one", Unavailable), ("two", None)):
+        ticket = log.append(SHAPE, logged(name))
+        assert ticket is not None
+        assert type(ticket.exception(timeout=5)) is (error or type(None))
+    commits.close()
+    assert lake.rows == {"one": 1, "two": 1}

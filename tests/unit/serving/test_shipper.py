@@ -101,3 +101,33 @@ def test_a_real_journal_reads_back_what_was_shipped(tmp_path: Path) -> None:
     rows = lake.journal("predictions.p.late").read()
     assert rows is not None
     assert rows["prediction_id"].to_pylist() == ["one#0", "two#0"]
+
+
+def test_a_file_that_a_failing_disk_left_stops_no_shipping(tmp_path: Path) -> None:
+    log_requests(tmp_path, "one")
+    (tmp_path / "9dead-000001.jsonl").write_bytes(b'{"project":"p","endpoint":"late","inputs":[]}\n\0\0\0\0\n')
+    (tmp_path / "20260501T120000000000Z-9dead-000002.jsonl.sealed").write_bytes(
+        b'{"project":"p","endpoint":"late","inputs":[["share","float32"]]}\n{"n":1,"rows":[{"id":null}]}\n'
+    )
+    journals = Journals()
+    shipper = Shipper(tmp_path, journals)
+    assert journals.arrived.wait(10)
+    shipper.close()
+    assert journals.requests() == ["one"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".rejected", ".rejected"]
+
+
+def test_the_thread_outlives_what_nobody_expected(tmp_path: Path) -> None:
+    log_requests(tmp_path, "one")
+    journals = Journals()
+    broken = iter([True])
+
+    def journal(name: str) -> Any:
+        if next(broken, False):
+            raise RuntimeError("nobody expected this")
+        return journals(name)
+
+    shipper = Shipper(tmp_path, journal)
+    assert journals.arrived.wait(10)
+    shipper.close()
+    assert journals.requests() == ["one"]

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from lakeloop.lakehouse.errors import Invalid
+from lakeloop.lakehouse.scoring.matrix import Matrix
 from lakeloop.lakehouse.scoring.scorer import Scorer
+from lakeloop.lakehouse.scoring.signature import Input, Signature
 from lakeloop.ray_jobs.serving.arms import Arm, Loaded
 from lakeloop.ray_jobs.serving.inference import Inference
 from lakeloop.ray_jobs.serving.prediction_rows import prediction_table
@@ -109,6 +111,19 @@ def test_rows_of_an_arm_that_fails_are_the_champions(place: Place) -> None:
     assert canary.tally.counted().errors == 1
 
 
+def test_a_version_that_is_asked_for_is_answered_for_by_no_other(place: Place) -> None:
+    champion, canary = place.loaded.arms
+    broken = Scorer(canary.scorer.signature, Fails(), None, None, canary.scorer.lookups, 2)
+    place.loaded = replace(place.loaded, arms=(champion, replace(canary, scorer=broken)))
+    with pytest.raises(RuntimeError, match="no such column"):
+        place.ask(rows_of(), "2")
+    share = Tensor("share", "FP32", (1,), np.array([0.5], np.float32))
+    with pytest.raises(RuntimeError, match="no such column"):
+        asyncio.run(place.inference.infer(InferRequest((share,)), "2"))
+    assert place.logged() == {}
+    assert (canary.tally.counted().errors, champion.tally.counted().requests) == (2, 0)
+
+
 def test_of_a_wrong_row_nothing_is_logged(place: Place) -> None:
     rows = rows_of()
     rows[-1]["share"] = 7.0
@@ -145,3 +160,25 @@ def test_tensors_of_one_arm_are_answered_by_its_version(place: Place) -> None:
     answer = asyncio.run(place.inference.infer(request))
     assert answer.version == str(place.version_of("r"))
     assert "versions" not in answer.parameters
+
+
+class Shares:
+    """As many classes as it is told, all as likely."""
+
+    def predict(self, classes: Any, matrix: Matrix) -> np.ndarray:
+        return np.full((len(matrix), classes), 1 / classes)
+
+
+def test_tensors_are_one_arms_where_the_arms_have_different_classes(place: Place) -> None:
+    inputs = (Input("share", "request", "float64", "number"),)
+    signatures = [Signature("multiclass", inputs, classes=classes) for classes in (("a", "b"), ("a", "b", "c"))]
+    scorers = [Scorer(one, Shares(), len(one.classes), None, {}, at) for at, one in enumerate(signatures, 1)]
+    arms = zip(place.loaded.arms, scorers, strict=True)
+    place.loaded = replace(place.loaded, arms=tuple(replace(arm, scorer=scorer) for arm, scorer in arms))
+    for first in range(8):
+        ids = [f"u{n}" for n in range(first, first + 8)]
+        request = InferRequest((Tensor("id", "BYTES", (8,), ids), Tensor("share", "FP64", (8,), np.ones(8))), ids[0])
+        answer = asyncio.run(place.inference.infer(request))
+        assert answer.version == str(place.version_of(ids[0]))
+        assert answer.outputs[0].shape == (8, 1 + int(answer.version))
+    assert len(place.logged()) == 64
