@@ -331,6 +331,28 @@ def test_another_promotion_ends_the_rollout_and_begins_its_own(world: World) -> 
     assert world.rollout.version == 3
 
 
+def test_another_promotion_waits_for_the_end_of_a_pause(world: World) -> None:
+    begin(world, "")
+    endpoints.pause(world.lake, "shop", "buys", "I look myself")
+    weights = world.weights
+    world.promote(3, expected=2)
+    assert world.step() == []
+    assert world.weights == weights
+    endpoints.abort(world.lake, "shop", "buys", "not this one")
+    assert (world.body["wanted"], world.body["barred"], world.weights) == (3, [2], [(1, 10_000)])
+    world.step()
+    assert world.weights == [(1, 10_000), (3, 0)]
+
+
+def test_a_rollback_goes_to_no_version_that_never_came_out_of_its_rollout(world: World) -> None:
+    begin(world, "")
+    world.promote(3, expected=2)
+    world.step()
+    world.step()
+    assert endpoints.rollback(world.lake, "shop", "buys", "people complain") == (3, 1)
+    assert world.weights == [(1, 10_000)]
+
+
 def test_an_abort_gives_all_back_at_once_and_bars_the_version(world: World) -> None:
     begin(world, "")
     endpoints.abort(world.lake, "shop", "buys", "not now")
