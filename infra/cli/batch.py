@@ -100,7 +100,7 @@ def batch_predict(
         "parts": len(batch.parts),
         "output": batch.output.replace("/", "."),
         "as_of": batch.as_of,
-        "note": "done before; nothing has changed since (--again scores it anew)" if done.before == batch.rows else "",
+        "note": "done before; nothing has changed since (--again scores it anew)" if batch.rows and done.repeated else "",
     }
     facts({name: value for name, value in told.items() if as_json or value != ""}, as_json=as_json)
     say(f"next: lakeloop query \"select * from {told['output']} where _batch = '{batch.id}' limit 10\"", quiet=quiet)

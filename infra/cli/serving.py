@@ -173,6 +173,8 @@ def predict(
 def _ask(url: str, model: str, rows: list[dict[str, Any]], token: str) -> list[dict[str, Any]]:
     import urllib3
 
+    if not url.startswith(("http://", "https://")):
+        raise Invalid(f"--url {url!r} is no address", todo="write it whole: http://127.0.0.1:8000")
     target = f"{url.rstrip('/')}/v2/models/{model}/infer"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     body = json.dumps({"rows": rows}).encode()

@@ -32,7 +32,8 @@ SKEW = timedelta(minutes=10)
 MOST_ROWS = 100_000
 """Predictions of each side that a comparison looks at, the newest first."""
 REPORTS = """
-select endpoint, replica, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
+select endpoint, replica, status, wanted, revision, error, phase, version, requests, errors, latency, circuit,
+  logged_at
 from lakeloop.replicas where project = ? and (endpoint = ? or ? = '') and logged_at >= ?
 qualify row_number() over (partition by endpoint, replica, phase, version order by number desc) = 1
 order by replica, number"""
@@ -74,6 +75,16 @@ def counts_of(found: Iterable[Mapping[str, Any]], phase: int) -> dict[int, Count
     }
 
 
+def taken_out(found: Iterable[Mapping[str, Any]], replicas: Iterable[Replica], phase: int) -> frozenset[int]:
+    """Versions that the breaker of a live replica keeps from their share in a phase."""
+    live = {one.name for one in replicas}
+    return frozenset(
+        row["version"]
+        for row in found
+        if row["phase"] == phase and row["replica"] in live and row["circuit"] not in (None, "closed")
+    )
+
+
 def gather(
     lake: Lake, project: str, model: str, rollout: Rollout, now: datetime, *, everything: bool = False
 ) -> Evidence:
@@ -90,7 +101,8 @@ def gather(
             drift = {version: drift_of(lake, project, model, rollout, version) for version in versions}
         if everything or any(isinstance(rule, QualityBelow) for rule in rules):
             quality = {version: quality_of(lake, project, model, rollout, version) for version in versions}
-    return Evidence(live_replicas(found, now), counts, drift, quality)
+    replicas = live_replicas(found, now)
+    return Evidence(replicas, counts, drift, quality, taken_out(found, replicas, rollout.step.revision))
 
 
 def drift_of(lake: Lake, project: str, model: str, rollout: Rollout, version: int) -> Drift:

@@ -122,6 +122,21 @@ def test_errors_take_a_version_back_and_no_caller_sees_one(world: World) -> None
     assert world.alerts() == [("roll-out", "open")]
 
 
+def test_without_a_rule_a_version_that_fails_rises_no_further(world: World) -> None:
+    def broken(clicks: np.ndarray) -> np.ndarray:
+        if (clicks != 1).any():  # its own example it answers
+            raise RuntimeError("no such column")
+        return clicks
+
+    begin(world, "", share=5000)
+    world.behaviour[2] = broken
+    world.send(100)
+    world.wait(HOLD)
+    world.send(100)
+    assert world.step() == []
+    assert world.weights == [(1, 5000), (2, 5000)]
+
+
 def test_a_step_waits_until_enough_was_answered(world: World) -> None:
     begin(world, share=5000)
     world.send(60)
