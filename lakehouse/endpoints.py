@@ -52,6 +52,12 @@ def champion(lake: Lake, project: str, model: str) -> int | None:
     return int(there.body["wanted"]) if there else None
 
 
+def answering(lake: Lake, project: str, model: str) -> int | None:
+    """The champion that answers: while a rollout goes on, the one it has not replaced yet. None when there is none."""
+    there = endpoint(lake, project, model)
+    return _champion(there.body) if there else None
+
+
 def promote(
     lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
 ) -> Revision:

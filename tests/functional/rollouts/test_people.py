@@ -113,10 +113,13 @@ def test_a_canary_by_its_own_plan_lifts_the_bar_that_the_version_had(world: Worl
     world.start_replicas()
     start_canary(world.lake, world.project, "buys", 2, Plan(None, (50, 100), MINUTE), "once more")
     assert (world.body["wanted"], world.body["barred"]) == (2, [])
+    assert endpoints.answering(world.lake, "shop", "buys") == 1
     for _ in range(2):
         world.wait(MINUTE)
         world.step()
     assert world.weights == [(2, 10_000)]
+    assert endpoints.answering(world.lake, "shop", "buys") == 2
+    assert [registry.version(world.lake, "shop", "buys", n).body["status"] for n in (1, 2)] == ["retired", "champion"]
 
 
 @pytest.mark.parametrize("decide", [endpoints.pause, endpoints.abort])
