@@ -63,8 +63,8 @@ def promote(
 ) -> Revision:
     """Make `version` the wanted one, if the wanted one still is `expected` (None: there is none).
 
-    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar.
-    Safe to repeat.
+    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar,
+    and the pause of another version's canary. Safe to repeat.
     """
     there = endpoint(lake, project, model)
     if there is None:
@@ -83,6 +83,9 @@ def promote(
             todo=f"a person may lift that: lakeloop models promote {model} {version}",
         )
     body = {**there.body, "wanted": version, "at_once": False, "barred": _without(barred, version)}
+    rollout = running(body) if by_hand else None
+    if rollout is not None and rollout.kind == "canary":  # whoever promotes another has seen enough of a paused one
+        body["rollout"] = record_of(replace(rollout, paused=None))
     return lake.documents.update(there, body, why)
 
 

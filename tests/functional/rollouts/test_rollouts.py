@@ -359,6 +359,14 @@ def test_another_promotion_waits_for_the_end_of_a_pause(world: World) -> None:
     assert world.weights == [(1, 10_000), (3, 0)]
 
 
+def test_a_person_who_promotes_another_version_ends_a_paused_rollout(world: World) -> None:
+    begin(world, "", share=5000)
+    endpoints.pause(world.lake, "shop", "buys", "I look myself")
+    endpoints.promote(world.lake, "shop", "buys", 1, expected=2, why="better as it was", by_hand=True)
+    world.step()
+    assert world.weights == [(1, 10_000)]
+
+
 def test_a_rollback_goes_to_no_version_that_never_came_out_of_its_rollout(world: World) -> None:
     begin(world, "")
     world.promote(3, expected=2)
