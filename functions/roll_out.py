@@ -134,9 +134,9 @@ def _begin(lake: Lake, project: Project, model: str, there: Revision, wanted: in
 def _go_on(lake: Lake, project: Project, model: str, there: Revision, rollout: Rollout) -> Change | None:
     """The step that is due, if one is."""
     wanted = int(there.body["wanted"])
-    if rollout.kind == "canary" and wanted != rollout.version:
+    if rollout.kind == "canary" and wanted != rollout.version and rollout.paused is None:
         body = endpoints.back(lake, there.body, rollout, "superseded", f"version {wanted} is wanted", [])
-        return Change(fresh(lake, project, model, {**body, "wanted": wanted}), f"version {wanted} is wanted", step=True)
+        return Change(fresh(lake, project, model, body), f"version {wanted} is wanted", step=True)
     decision = decide(rollout, gather(lake, project.name, model, rollout, lake.clock()), lake.clock())
     match decision:
         case Wait():

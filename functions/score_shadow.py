@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from lakeloop.functions.roll_out import snapshots_of
 from lakeloop.lakehouse import endpoints
-from lakeloop.lakehouse.errors import LakeloopError
+from lakeloop.lakehouse.errors import Invalid, LakeloopError
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 from lakeloop.lakehouse.rollouts.state import Rollout, running
@@ -50,13 +50,21 @@ class Scored:
 def score_shadow(
     lake: Lake, project: Project, *, most_rows: int = MOST_ROWS, load: LoadScorer = load_scorer
 ) -> list[Scored]:
-    """Score for every endpoint of a project with a version in the shadow. One LIST and GET for each that has none."""
-    done = []
+    """Score for every endpoint of a project with a version in the shadow. One LIST and GET for each that has none.
+
+    What cannot be scored keeps nothing else from being scored; it is raised when nothing was.
+    """
+    done, failed = list[Scored](), list[LakeloopError]()
     for model in project.models:
-        there = endpoints.endpoint(lake, project.name, model)
-        rollout = running(there.body) if there is not None else None
-        if rollout is not None and rollout.step.stage == "shadow":
-            done += _endpoint(lake, project, model, rollout, most_rows, load)
+        try:
+            there = endpoints.endpoint(lake, project.name, model)
+            rollout = running(there.body) if there is not None else None
+            if rollout is not None and rollout.step.stage == "shadow":
+                done += _endpoint(lake, project, model, rollout, most_rows, load)
+        except LakeloopError as error:
+            failed.append(error)
+    if failed and not done:
+        raise failed[0]
     return done
 
 
@@ -69,9 +77,22 @@ def _endpoint(
         segments = _waiting(lake, project, model, rollout, version, most_rows)
         if segments:
             snapshots = snapshots_of(lake, project, model, version)
-            scorer = load(lake, project.name, model, version, snapshots)
+            scorer = _loaded(load, lake, project.name, model, version, snapshots)
             done.append(_score(lake, project, model, rollout, scorer, segments))
     return done
+
+
+def _loaded(
+    load: LoadScorer, lake: Lake, project: str, model: str, version: int, snapshots: Mapping[str, Mapping[str, Any]]
+) -> Scorer:
+    """Invalid where the version's own code fails: the sweep goes on without it."""
+    try:
+        return load(lake, project, model, version, snapshots)
+    except LakeloopError:
+        raise
+    except Exception as error:
+        what = f"version {version} of {model} cannot be loaded ({type(error).__name__}: {error})"
+        raise Invalid(what, todo=f"lakeloop rollouts abort {model}") from error
 
 
 def _waiting(lake: Lake, project: Project, model: str, rollout: Rollout, version: int, most_rows: int) -> list[str]:

@@ -65,6 +65,8 @@ def start_canary(lake: Lake, project: Project, model: str, version: int, plan: P
         barred=barred,
     )
     registry.set_status(lake, project.name, model, version, "champion", why)
+    before = int(there.body["arms"][0]["version"])
+    registry.set_status(lake, project.name, model, before, "retired", f"version {version} is the champion")
     return started
 
 

@@ -52,13 +52,19 @@ def champion(lake: Lake, project: str, model: str) -> int | None:
     return int(there.body["wanted"]) if there else None
 
 
+def answering(lake: Lake, project: str, model: str) -> int | None:
+    """The champion that answers: while a rollout goes on, the one it has not replaced yet. None when there is none."""
+    there = endpoint(lake, project, model)
+    return _champion(there.body) if there else None
+
+
 def promote(
     lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
 ) -> Revision:
     """Make `version` the wanted one, if the wanted one still is `expected` (None: there is none).
 
-    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar.
-    Safe to repeat.
+    Conflict when it is another by now; Refused for a barred version unless a person promotes it, which lifts the bar,
+    and the pause of another version's canary. Safe to repeat.
     """
     there = endpoint(lake, project, model)
     if there is None:
@@ -77,6 +83,9 @@ def promote(
             todo=f"a person may lift that: lakeloop models promote {model} {version}",
         )
     body = {**there.body, "wanted": version, "at_once": False, "barred": _without(barred, version)}
+    rollout = running(body) if by_hand else None
+    if rollout is not None and rollout.kind == "canary":  # whoever promotes another has seen enough of a paused one
+        body["rollout"] = record_of(replace(rollout, paused=None))
     return lake.documents.update(there, body, why)
 
 
@@ -91,10 +100,8 @@ def rollback(lake: Lake, project: str, model: str, why: str) -> tuple[int, int]:
         raise NotFound(f"{model} has no champion", todo=f"train and promote one: lakeloop train {model}")
     current = int(there.body["wanted"])
     barred = {*map(int, there.body["barred"]), current}
-    before = next(
-        (int(r.body["wanted"]) for r in lake.documents.history(KIND, there.id) if int(r.body["wanted"]) not in barred),
-        None,
-    )
+    champions = (_champion(revision.body) for revision in lake.documents.history(KIND, there.id))
+    before = next((one for one in champions if one not in barred), None)
     if before is None:
         raise NotFound(
             f"{model} had no champion before version {current} that was not rolled back",
@@ -219,8 +226,12 @@ def back(
     lake: Lake, body: Mapping[str, Any], rollout: Rollout, outcome: Outcome, why: str, barred: Sequence[int]
 ) -> dict[str, Any]:
     """The document's body with the rollout ended and all of the traffic at its champion."""
-    wanted = rollout.champion if rollout.kind == "canary" else int(body["wanted"])
-    there = {**body, "wanted": wanted, "barred": sorted({*map(int, body["barred"]), *barred})}
+    wanted = int(body["wanted"])  # another, where it was promoted meanwhile
+    there = {
+        **body,
+        "wanted": rollout.champion if wanted in barred else wanted,
+        "barred": sorted({*map(int, body["barred"]), *barred}),
+    }
     there["arms"] = arms_of(rollout.champion)
     return _ended(lake, there, outcome, why, barred[0] if barred else None)
 
@@ -240,6 +251,11 @@ def history(lake: Lake, project: str, model: str) -> list[dict[str, Any]]:
                 {"version": int(revision.body["wanted"]), "at": revision.at, "who": revision.who, "why": revision.why},
             )
     return changes
+
+
+def _champion(body: Mapping[str, Any]) -> int:
+    """The version that had the traffic: one that was wanted, but never came out of its rollout, is no champion."""
+    return int(body["arms"][0]["version"] if body["arms"] else body["wanted"])
 
 
 def _ended(lake: Lake, body: dict[str, Any], outcome: Outcome, why: str, version: int | None = None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lakeloop.ray_jobs.batch_predict import Compute
 
 PANEL = "Serving"
+REPEATED = "done before; nothing has changed since (--again scores it anew)"
 
 
 def register(app: typer.Typer) -> None:
@@ -100,7 +101,7 @@ def batch_predict(
         "parts": len(batch.parts),
         "output": batch.output.replace("/", "."),
         "as_of": batch.as_of,
-        "note": "done before; nothing has changed since (--again scores it anew)" if done.before == batch.rows else "",
+        "note": REPEATED if batch.rows and done.repeated else "",
     }
     facts({name: value for name, value in told.items() if as_json or value != ""}, as_json=as_json)
     say(f"next: lakeloop query \"select * from {told['output']} where _batch = '{batch.id}' limit 10\"", quiet=quiet)

@@ -436,8 +436,13 @@ def _promote(place: Place, model: str, version: int, why: str) -> None:
     )
     roll_out(place.lake, project)
     there = endpoints.endpoint(place.lake, project.name, model)
-    if there is not None and running(there.body) is not None:
+    rollout = running(there.body) if there is not None else None
+    if rollout is not None and rollout.kind == "canary" and rollout.version == version:
         say(f"version {version} of {model} takes over step by step\nnext: lakeloop rollouts show {model}")
+        return
+    if there is not None and there.body["arms"][0]["version"] != version:
+        what = "`lakeloop work` begins its rollout" if rollout is None else "its rollout begins when this one is over"
+        say(f"version {version} of {model} is wanted; {what}\nnext: lakeloop rollouts show {model}")
         return
     say(f"version {version} is the champion of {model}\nnext: lakeloop models history {model}")
 

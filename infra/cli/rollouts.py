@@ -152,6 +152,7 @@ def rollouts_abort(model: ModelArgument, why: WhyOption = "", lake: LakeOption =
     rollout = endpoints.abort(place.lake, project.name, model, reason)
     if rollout.kind == "canary":
         registry.set_status(place.lake, project.name, model, rollout.version, "barred", reason)
+    if endpoints.champion(place.lake, project.name, model) == rollout.champion:
         registry.set_status(place.lake, project.name, model, rollout.champion, "champion", reason)
     _go_on(place, project, model, f"is ended; version {rollout.champion} answers")
 

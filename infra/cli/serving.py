@@ -173,6 +173,8 @@ def predict(
 def _ask(url: str, model: str, rows: list[dict[str, Any]], token: str) -> list[dict[str, Any]]:
     import urllib3
 
+    if not url.startswith(("http://", "https://")):
+        raise Invalid(f"--url {url!r} is no address", todo="write it whole: http://127.0.0.1:8000")
     target = f"{url.rstrip('/')}/v2/models/{model}/infer"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     body = json.dumps({"rows": rows}).encode()
@@ -220,7 +222,7 @@ def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str
     there = endpoints.endpoint(place.lake, project.name, model)
     if text and not text.isdigit():
         raise Invalid(f"{text!r} is not a version", todo=f"{model}@3 is version 3")
-    version = int(text) if text else int(there.body["wanted"]) if there else None
+    version = int(text) if text else endpoints.answering(place.lake, project.name, model)
     if version is None:
         raise NotFound(f"{model} has no champion yet", todo=f"lakeloop train {model}")
     snapshots = there.body["snapshots"] if there else {}

@@ -71,7 +71,7 @@ def _version(lake: Lake, project: Project, request: BatchRequest) -> tuple[int, 
     if request.model not in project.models:
         todo = f"name one of: {', '.join(project.models)}"
         raise NotFound(f"{project.name} has no model {request.model!r}", todo=todo)
-    number = request.version or endpoints.champion(lake, project.name, request.model)
+    number = request.version or endpoints.answering(lake, project.name, request.model)
     if number is None:
         raise NotFound(f"{request.model} has no champion yet", todo=f"lakeloop train {request.model}")
     return number, registry.version(lake, project.name, request.model, number).body

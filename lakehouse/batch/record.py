@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from lakeloop.lakehouse import pins
 from lakeloop.lakehouse.artifacts import Artifact
-from lakeloop.lakehouse.documents import Revision
+from lakeloop.lakehouse.documents import LostRace, Revision
 from lakeloop.lakehouse.errors import Corrupt
 from lakeloop.lakehouse.lake import Lake
 
@@ -147,10 +148,10 @@ def begin(lake: Lake, request: BatchRequest, batch: Batch, previous: Revision | 
 
 def close(lake: Lake, request: BatchRequest, batch: Batch, status: Status) -> None:
     """A batch is over. Safe to repeat, and to do twice."""
-    found = newest(lake, request)
-    if found is not None and found[1].id == batch.id and found[1].status == "open":
+    while (found := newest(lake, request)) is not None and found[1].id == batch.id and found[1].status == "open":
         revision, there = found
-        lake.documents.update(revision, replace(there, status=status).to_json(), f"{batch.id} is {status}")
+        with suppress(LostRace):  # another said so at the same moment
+            lake.documents.update(revision, replace(there, status=status).to_json(), f"{batch.id} is {status}")
 
 
 def let_go(lake: Lake, batch: Batch) -> None:

@@ -388,7 +388,7 @@ class LakeCatalog:
                 part = self._part(name, self._journal(name, PREDICTIONS))
                 parts.append(f"select * from {quoted(part)}")
         if not parts:
-            return PREDICTIONS.empty_table()
+            return PREDICTIONS.append(pa.field(SEGMENT, pa.string())).empty_table()
         return Query(
             f"select * from ({' union all by name '.join(parts)}) qualify row_number() over ("
             "partition by project, model, prediction_id order by logged_at desc) = 1"

@@ -34,7 +34,7 @@ def follow_return(lake: Lake, there: Revision) -> None:
     alert = f"{project}.{model}.{ROLLOUT}.v{version}.r{rollout.steps[0].revision}"
     message = f"version {version} of {model} went back to {rollout.champion} by itself: {why}"
     _open(lake, project, model, ROLLOUT, alert, message)
-    if rollout.kind == "canary":
+    if int(there.body["wanted"]) == rollout.champion:
         registry.set_status(lake, project, model, rollout.champion, "champion", f"version {version} went back")
     registry.set_status(lake, project, model, version, "barred", why)
 

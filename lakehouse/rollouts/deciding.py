@@ -88,7 +88,8 @@ def _time(rollout: Rollout, now: datetime) -> Wait | None:
 
 
 def _forward(rollout: Rollout, evidence: Evidence) -> Decision:
-    """The next step. No weight rises before every live replica has what it would answer with."""
+    """The next step. No weight rises before every live replica has what it would answer with, nor while a breaker
+    keeps the version from answering."""
     share = WHOLE if rollout.kind == "ab" else next_share(rollout)
     assert share is not None
     words = " and ".join(finding.words for _, finding in findings(rollout, evidence) if finding.verdict == "good")
@@ -96,6 +97,8 @@ def _forward(rollout: Rollout, evidence: Evidence) -> Decision:
         return Move("load", 0, words or "the shadow's time is over")
     if rollout.step.stage != "shadow" and (stop := _loaded(rollout, evidence)) is not None:
         return stop
+    if rollout.version in evidence.taken_out:
+        return Wait(f"version {rollout.version} fails: the breaker of a replica keeps it from answering")
     if rollout.kind == "ab":
         return Move("share", sum(one.weight for one in rollout.challengers), "all replicas have loaded it")
     if share == WHOLE:

@@ -72,6 +72,8 @@ class Evidence:
     drift: Mapping[int, Drift] = field(default_factory=dict)
     quality: Mapping[int, Difference] = field(default_factory=dict)
     """Of the mean loss: the version's less the champion's."""
+    taken_out: frozenset[int] = frozenset()
+    """Versions that the breaker of a live replica keeps from their share."""
 
     def behind(self, revision: int) -> list[Replica]:
         """Live replicas that do not serve this revision yet."""

@@ -30,15 +30,17 @@ LIVE = timedelta(seconds=90)
 SKEW = timedelta(minutes=10)
 """How far clocks of machines may differ before a report is overlooked."""
 MOST_ROWS = 100_000
-"""Predictions of each side that a comparison looks at, the newest first."""
+"""Predictions of each side that a comparison looks at: those whose ids hash lowest, so that both sides, of which one
+may have a hundredth of the rows, are looked at over the same time."""
 REPORTS = """
-select endpoint, replica, status, wanted, revision, error, phase, version, requests, errors, latency, logged_at
+select endpoint, replica, status, wanted, revision, error, phase, version, requests, errors, latency, circuit,
+  logged_at
 from lakeloop.replicas where project = ? and (endpoint = ? or ? = '') and logged_at >= ?
 qualify row_number() over (partition by endpoint, replica, phase, version order by number desc) = 1
 order by replica, number"""
-NEWEST = """
+SAMPLE = """
 select {columns} from {relation} where project = ? and model = ? and version = ? and revision >= ? and {condition}
-qualify row_number() over (partition by {one} order by logged_at desc) = 1 order by logged_at desc limit ?"""
+qualify row_number() over (partition by {one} order by logged_at desc) = 1 order by hash({one}) limit ?"""
 
 
 def reports(lake: Lake, project: str, since: datetime, endpoint: str = "") -> list[Mapping[str, Any]]:
@@ -74,6 +76,16 @@ def counts_of(found: Iterable[Mapping[str, Any]], phase: int) -> dict[int, Count
     }
 
 
+def taken_out(found: Iterable[Mapping[str, Any]], replicas: Iterable[Replica], phase: int) -> frozenset[int]:
+    """Versions that the breaker of a live replica keeps from their share in a phase."""
+    live = {one.name for one in replicas}
+    return frozenset(
+        row["version"]
+        for row in found
+        if row["phase"] == phase and row["replica"] in live and row["circuit"] not in (None, "closed")
+    )
+
+
 def gather(
     lake: Lake, project: str, model: str, rollout: Rollout, now: datetime, *, everything: bool = False
 ) -> Evidence:
@@ -90,7 +102,8 @@ def gather(
             drift = {version: drift_of(lake, project, model, rollout, version) for version in versions}
         if everything or any(isinstance(rule, QualityBelow) for rule in rules):
             quality = {version: quality_of(lake, project, model, rollout, version) for version in versions}
-    return Evidence(live_replicas(found, now), counts, drift, quality)
+    replicas = live_replicas(found, now)
+    return Evidence(replicas, counts, drift, quality, taken_out(found, replicas, rollout.step.revision))
 
 
 def drift_of(lake: Lake, project: str, model: str, rollout: Rollout, version: int) -> Drift:
@@ -146,7 +159,7 @@ def _paired(
         "p.scores as their_scores, p.label from lakeloop.shadow_predictions s "
         "join predictions_labelled p using (project, model, prediction_id) "
         "where s.project = ? and s.model = ? and s.version = ? and s.revision >= ? and s.error is null "
-        "and p.label is not null and p.version = ? order by s.logged_at desc limit ?"
+        "and p.label is not null and p.version = ? order by hash(prediction_id) limit ?"
     )
     values = [project, model, version, rollout.step.revision, rollout.champion, MOST_ROWS]
     rows = lake.sql(sql, values, project=project)
@@ -169,19 +182,19 @@ def _shadow_counts(lake: Lake, project: str, model: str, rollout: Rollout, versi
 def _shadow(
     lake: Lake, project: str, model: str, rollout: Rollout, version: int, columns: str, condition: str
 ) -> pa.Table:
-    sql = NEWEST.format(
+    sql = SAMPLE.format(
         columns=columns, relation="lakeloop.shadow_predictions", condition=condition, one="prediction_id"
     )
     return lake.sql(sql, [project, model, version, rollout.step.revision, MOST_ROWS])
 
 
 def _predictions(lake: Lake, project: str, model: str, version: int, revision: int, columns: str) -> pa.Table:
-    sql = NEWEST.format(columns=columns, relation="predictions", condition="true", one="prediction_id")
+    sql = SAMPLE.format(columns=columns, relation="predictions", condition="true", one="prediction_id")
     return lake.sql(sql, [project, model, version, revision, MOST_ROWS], project=project)
 
 
 def _labelled(lake: Lake, project: str, model: str, version: int, revision: int, columns: str) -> pa.Table:
-    sql = NEWEST.format(columns=columns, relation="predictions_labelled", condition="label is not null", one="id")
+    sql = SAMPLE.format(columns=columns, relation="predictions_labelled", condition="label is not null", one="id")
     return lake.sql(sql, [project, model, version, revision, MOST_ROWS], project=project)
 
 

@@ -16,7 +16,7 @@ Losses = npt.NDArray[np.float64]
 
 
 def losses(signature: Signature, rows: pa.Table) -> Losses:
-    """One per row, from prediction, scores and label; NaN for a class the model does not know."""
+    """One per row, from prediction, scores and label; NaN where there is no prediction."""
     labels = rows.column("label").cast(pa.string()).to_pylist()
     match signature.problem:
         case "regression":
@@ -29,13 +29,14 @@ def losses(signature: Signature, rows: pa.Table) -> Losses:
 
 
 def _multiclass(signature: Signature, labels: list[str], scores: list[list[float]]) -> Losses:
-    """½ Σ (p − 1{class})², so that 1 is the worst."""
+    """½ Σ (p − 1{class})², so that 1 is the worst. Of a class that the model does not know p is 0."""
     known = {name: code for code, name in enumerate(signature.classes)}
     found = np.full(len(labels), np.nan)
     for at, (label, row) in enumerate(zip(labels, scores, strict=True)):
-        if label in known and row:
-            truth = np.eye(len(known))[known[label]]
-            found[at] = ((np.array(row) - truth) ** 2).sum() / 2
+        if row:
+            there = np.array(row)
+            right = there[known[label]] if label in known else 0.0
+            found[at] = ((there**2).sum() - 2 * right + 1) / 2
     return found
 
 

@@ -113,10 +113,13 @@ def test_a_canary_by_its_own_plan_lifts_the_bar_that_the_version_had(world: Worl
     world.start_replicas()
     start_canary(world.lake, world.project, "buys", 2, Plan(None, (50, 100), MINUTE), "once more")
     assert (world.body["wanted"], world.body["barred"]) == (2, [])
+    assert endpoints.answering(world.lake, "shop", "buys") == 1
     for _ in range(2):
         world.wait(MINUTE)
         world.step()
     assert world.weights == [(2, 10_000)]
+    assert endpoints.answering(world.lake, "shop", "buys") == 2
+    assert [registry.version(world.lake, "shop", "buys", n).body["status"] for n in (1, 2)] == ["retired", "champion"]
 
 
 @pytest.mark.parametrize("decide", [endpoints.pause, endpoints.abort])
@@ -218,3 +221,14 @@ def test_the_commands_pause_resume_and_promote_a_canary(world: World, run: Comma
 def test_what_cannot_be_done_is_said(run: Commands, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(LakeloopError, match=message):
         run(*words)
+
+
+def test_an_arm_that_was_promoted_meanwhile_and_breaks_a_rule_is_not_rolled_out(world: World) -> None:
+    in_parts(world, ("errors > 1%",))
+    world.promote(3)
+    world.behaviour[3] = lambda clicks: clicks["no such key"]  # type: ignore[call-overload,no-any-return]
+    world.send(200)
+    world.step()
+    assert (world.body["wanted"], world.body["barred"]) == (1, [3])
+    assert registry.version(world.lake, "shop", "buys", 1).body["status"] == "champion"
+    assert world.step() == []

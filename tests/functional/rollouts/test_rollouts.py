@@ -122,6 +122,21 @@ def test_errors_take_a_version_back_and_no_caller_sees_one(world: World) -> None
     assert world.alerts() == [("roll-out", "open")]
 
 
+def test_without_a_rule_a_version_that_fails_rises_no_further(world: World) -> None:
+    def broken(clicks: np.ndarray) -> np.ndarray:
+        if (clicks != 1).any():  # its own example it answers
+            raise RuntimeError("no such column")
+        return clicks
+
+    begin(world, "", share=5000)
+    world.behaviour[2] = broken
+    world.send(100)
+    world.wait(HOLD)
+    world.send(100)
+    assert world.step() == []
+    assert world.weights == [(1, 5000), (2, 5000)]
+
+
 def test_a_step_waits_until_enough_was_answered(world: World) -> None:
     begin(world, share=5000)
     world.send(60)
@@ -329,6 +344,36 @@ def test_another_promotion_ends_the_rollout_and_begins_its_own(world: World) -> 
     world.step()
     assert world.weights == [(1, 10_000), (3, 0)]
     assert world.rollout.version == 3
+
+
+def test_another_promotion_waits_for_the_end_of_a_pause(world: World) -> None:
+    begin(world, "")
+    endpoints.pause(world.lake, "shop", "buys", "I look myself")
+    weights = world.weights
+    world.promote(3, expected=2)
+    assert world.step() == []
+    assert world.weights == weights
+    endpoints.abort(world.lake, "shop", "buys", "not this one")
+    assert (world.body["wanted"], world.body["barred"], world.weights) == (3, [2], [(1, 10_000)])
+    world.step()
+    assert world.weights == [(1, 10_000), (3, 0)]
+
+
+def test_a_person_who_promotes_another_version_ends_a_paused_rollout(world: World) -> None:
+    begin(world, "", share=5000)
+    endpoints.pause(world.lake, "shop", "buys", "I look myself")
+    endpoints.promote(world.lake, "shop", "buys", 1, expected=2, why="better as it was", by_hand=True)
+    world.step()
+    assert world.weights == [(1, 10_000)]
+
+
+def test_a_rollback_goes_to_no_version_that_never_came_out_of_its_rollout(world: World) -> None:
+    begin(world, "")
+    world.promote(3, expected=2)
+    world.step()
+    world.step()
+    assert endpoints.rollback(world.lake, "shop", "buys", "people complain") == (3, 1)
+    assert world.weights == [(1, 10_000)]
 
 
 def test_an_abort_gives_all_back_at_once_and_bars_the_version(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lakeloop.functions.start_rollout import start_shadow
 from lakeloop.lakehouse import endpoints, registry
-from lakeloop.lakehouse.errors import Refused
+from lakeloop.lakehouse.errors import Invalid, Refused
 from lakeloop.lakehouse.rollouts.gathering import gather
 from lakeloop.lakehouse.scoring.scorer import Scorer
 from lakeloop.tests.functional.rollouts.conftest import MINUTE, World
@@ -165,3 +165,22 @@ def test_where_the_log_withholds_what_callers_sent_there_is_no_shadow(world: Wor
     endpoints.abort(world.lake, "shop", "buys", "not so")
     with pytest.raises(Refused, match="withholds clicks"):
         start_shadow(world.lake, world.project, "buys", 3, (), "")
+
+
+def test_a_shadow_of_an_endpoint_that_nobody_has_asked_yet_has_nothing_to_score(world: World) -> None:
+    start_shadow(world.lake, world.project, "buys", 2, ("drift > 0.2", "quality < champion"), "is it better?")
+    assert world.score() == (0, 0)
+    assert world.step() == []
+
+
+def test_a_version_whose_code_does_not_load_in_the_shadow_is_named(world: World) -> None:
+    world.start_replicas()
+    start_shadow(world.lake, world.project, "buys", 2, (), "is it better?")
+    world.poll()
+    world.send(10)
+
+    def load(*_: object) -> Scorer:
+        raise ModuleNotFoundError("No module named 'churn_features'")
+
+    with pytest.raises(Invalid, match="version 2 of buys cannot be loaded"):
+        world.score(load=load)

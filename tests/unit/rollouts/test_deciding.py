@@ -54,6 +54,15 @@ def test_a_step_waits_for_its_time_and_says_when() -> None:
     assert decide(rollout(), LOADED, START) == Wait("hold is not over", START + HOUR)
 
 
+def test_no_rise_while_a_breaker_keeps_the_version_from_answering() -> None:
+    failing = replace(LOADED, taken_out=frozenset({2}))
+    decision = decide(rollout("share", 1000), failing, START + HOUR)
+    assert decision == Wait("version 2 fails: the breaker of a replica keeps it from answering")
+    assert decide(rollout("share", 1000), replace(LOADED, taken_out=frozenset({1})), START + HOUR) == Complete(
+        "its time is over"
+    )
+
+
 def test_no_replica_or_one_that_lags_holds_every_rise() -> None:
     lagging = Evidence((Replica("a", 7, 7), Replica("b", 7, 6, "version 2 does not match its hash")))
     late = START + HOUR
