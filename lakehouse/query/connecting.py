@@ -82,6 +82,7 @@ def _database(places: Sequence[Location], limits: Limits) -> duckdb.DuckDBPyConn
     connection.execute("set global python_enable_replacements = false")
     # DuckDB takes an Arrow table for a handful of rows, and would compare each with each: 44 s instead of 0.15 s.
     connection.execute("set global asof_loop_join_threshold = 0")
+    connection.execute("set enable_progress_bar = false")  # which it is until a query takes long
     # Files never change, but their bytes would stay in memory as long as the database.
     connection.execute("set enable_external_file_cache = false")
     connection.execute(f"set produce_arrow_string_view = {str(limits.views).lower()}")
