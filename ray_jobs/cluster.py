@@ -111,22 +111,37 @@ def _start(folder: Path, cpus: int, object_store_bytes: int) -> None:
     Config.initialize("")  # Ray read its environment when it was imported
     AuthenticationTokenLoader.instance().reset_cache()
     try:
-        with output_to(folder / "start.log"):
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                object_store_memory=object_store_bytes,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
-            )
-    except (RuntimeError, ValueError, OSError, TimeoutError, ray.exceptions.RayError) as error:
+        try:
+            _init(folder, cpus, object_store_bytes)
+        except Exception as error:
+            if type(error) is not Exception:  # which is how Ray says that a node was not up in time
+                raise
+            ray.shutdown()
+            _init(folder, cpus, object_store_bytes)
+    except Exception as error:
+        known = RuntimeError | ValueError | OSError | TimeoutError | ray.exceptions.RayError
+        if type(error) is not Exception and not isinstance(error, known):
+            raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unavailable(
             f"Ray cannot start ({first[:200]})", where=str(folder), todo="free memory and space in /tmp, then try again"
         ) from error
+
+
+def _init(folder: Path, cpus: int, object_store_bytes: int) -> None:
+    import ray
+
+    with output_to(folder / "start.log"):
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+        )
 
 
 def _hush_serve() -> None:
