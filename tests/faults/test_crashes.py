@@ -200,7 +200,7 @@ def test_an_owner_is_deleted_and_others_lose_nothing_while_they_write(folder_lak
     with ThreadPoolExecutor(3) as pool:
         writing = [pool.submit(write, owner) for owner in ("gone", "stays", "gone-too")]
         tries = deleted = 0
-        while tries < 200 or not deleted:
+        while (tries < 200 or not deleted) and not writing[0].done():
             deleted += artifacts.delete("runs", "gone")
             tries += 1
         stop.set()
