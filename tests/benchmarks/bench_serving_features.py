@@ -24,6 +24,17 @@ from tests.benchmarks.serving_peers import NAMES, ROW
 from tests.benchmarks.timing import report
 
 SECONDS, ROUNDS, ROWS = 4, 3, 1000
+SHIP = """
+import os, sys
+from pathlib import Path
+from lakeloop.lakehouse.lake import open_lake
+from lakeloop.ray_jobs.serving.shipper import Shipper
+os.nice(10)
+shipper = Shipper(Path(sys.argv[2]), open_lake(sys.argv[1]).journal)
+sys.stdin.read()
+shipper.close()
+"""
+"""In a process of its own, as it is on Ray and beside the workers of a plain server."""
 ARMS = [{"name": "champion", "version": 1, "weight": 9_000}, {"name": "canary", "version": 2, "weight": 1_000}]
 ONE_ARM = [{"name": "champion", "version": 1, "weight": 10_000}]
 
@@ -94,7 +105,6 @@ def serve(folder: str, name: str, port: int) -> None:
     from lakeloop.lakehouse.prediction_log import LogPolicy
     from lakeloop.ray_jobs.serving.plain_worker import PlainApp
     from lakeloop.ray_jobs.serving.replica import Replica
-    from lakeloop.ray_jobs.serving.shipper import Shipper
 
     variant = VARIANTS[name]
     with tempfile.TemporaryDirectory() as place:
@@ -104,7 +114,7 @@ def serve(folder: str, name: str, port: int) -> None:
         lake.documents.create("endpoints", "bench.m", body)
         app = PlainApp([Replica(lake.url, "bench", "m", Path(place, "log"), loader(folder, variant))])
         server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="on", log_level="warning", access_log=False))
-        shipper = Shipper(Path(place, "log"), lake.journal)
+        shipper = subprocess.Popen([sys.executable, "-c", SHIP, lake.url, f"{place}/log"], stdin=subprocess.PIPE)
 
         def end() -> None:
             sys.stdin.read()
@@ -112,7 +122,7 @@ def serve(folder: str, name: str, port: int) -> None:
 
         threading.Thread(target=end, daemon=True).start()
         server.run()
-        shipper.close()
+        shipper.communicate()
 
 
 @contextmanager
