@@ -5,11 +5,22 @@ Silent where nobody looks.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 if TYPE_CHECKING:
     from lakeloop.ray_jobs.dag import TaskEvent
@@ -28,57 +39,43 @@ def bars(*, quiet: bool = False, console: Console | None = None) -> Progress:
     return Progress(*columns, console=console or Console(stderr=True), disable=quiet, transient=False)
 
 
-class RowProgress:
-    """Shows how many rows of each file were read so far. Use as a context manager and pass `watch` to the work."""
+@contextmanager
+def file_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int], None]]:
+    """Shows how many rows of each file were read so far: what is given is to be told the file and its rows."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[rows]:,} rows"))
+    tasks: dict[str, TaskID] = {}
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[rows]:,} rows"))
-        console = Console(stderr=True)
-        silent = quiet or not console.is_terminal
-        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, disable=silent, transient=True)
-        self._tasks: dict[str, TaskID] = {}
+    def watch(file: str, rows: int) -> None:
+        if file not in tasks:
+            for task in tasks.values():
+                progress.update(task, visible=False)
+            tasks[file] = progress.add_task(file, total=None, rows=0)
+        progress.update(tasks[file], rows=rows)
 
-    def __enter__(self) -> RowProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def watch(self, file: str, rows: int) -> None:
-        if file not in self._tasks:
-            for task in self._tasks.values():
-                self._progress.update(task, visible=False)
-            self._tasks[file] = self._progress.add_task(file, total=None, rows=0)
-        self._progress.update(self._tasks[file], rows=rows)
+    with _shown(columns, quiet=quiet, transient=True) as progress:
+        yield watch
 
 
-class RowsProgress:
-    """Shows how many of a known number of rows are done. Use as a context manager and pass `watch` to the work."""
+@contextmanager
+def batch_progress(text: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Shows how many of a known number of rows are done: what is given is to be told both."""
+    count = TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows")
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28), count)
+    tasks: list[TaskID] = []
 
-    def __init__(self, text: str, *, quiet: bool = False) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28))
-        count = TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows")
-        console = Console(stderr=True)
-        silent = quiet or not console.is_terminal
-        self._progress = Progress(*columns, count, TimeElapsedColumn(), console=console, disable=silent)
-        self._text, self._task = text, TaskID(-1)
+    def watch(done: int, rows: int) -> None:
+        if not tasks:
+            tasks.append(progress.add_task(text, total=rows))
+        progress.update(tasks[0], completed=done)
 
-    def __enter__(self) -> RowsProgress:
-        self._progress.start()
-        return self
+    with _shown(columns, quiet=quiet, transient=False) as progress:
+        yield watch
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
-    def watch(self, done: int, rows: int) -> None:
-        if self._task < 0:
-            self._task = self._progress.add_task(self._text, total=rows)
-        self._progress.update(self._task, completed=done)
+def _shown(columns: Sequence[ProgressColumn], *, quiet: bool, transient: bool) -> Progress:
+    console = Console(stderr=True)
+    silent = quiet or not console.is_terminal
+    return Progress(*columns, TimeElapsedColumn(), console=console, disable=silent, transient=transient)
 
 
 class TrainingProgress:

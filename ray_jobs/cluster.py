@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
 from lakeloop.lakehouse.errors import Refused, Unavailable
 from lakeloop.ray_jobs.haproxy import find_haproxy, haproxy_program
 from lakeloop.ray_jobs.machine import Run, free_ports, free_range, new_run
@@ -110,18 +112,15 @@ def _start(folder: Path, cpus: int, object_store_bytes: int) -> None:
 
     Config.initialize("")  # Ray read its environment when it was imported
     AuthenticationTokenLoader.instance().reset_cache()
+    twice = Retrying(
+        stop=stop_after_attempt(2),
+        retry=retry_if_exception_type(TimeoutError),
+        before_sleep=lambda _: ray.shutdown(),
+        reraise=True,
+    )
     try:
-        try:
-            _init(folder, cpus, object_store_bytes)
-        except Exception as error:
-            if type(error) is not Exception:  # which is how Ray says that a node was not up in time
-                raise
-            ray.shutdown()
-            _init(folder, cpus, object_store_bytes)
-    except Exception as error:
-        known = RuntimeError | ValueError | OSError | TimeoutError | ray.exceptions.RayError
-        if type(error) is not Exception and not isinstance(error, known):
-            raise
+        twice(_init, folder, cpus, object_store_bytes)
+    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unavailable(
             f"Ray cannot start ({first[:200]})", where=str(folder), todo="free memory and space in /tmp, then try again"
@@ -129,19 +128,25 @@ def _start(folder: Path, cpus: int, object_store_bytes: int) -> None:
 
 
 def _init(folder: Path, cpus: int, object_store_bytes: int) -> None:
+    """TimeoutError when a node was not up in time."""
     import ray
 
-    with output_to(folder / "start.log"):
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            object_store_memory=object_store_bytes,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
-        )
+    try:
+        with output_to(folder / "start.log"):
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+            )
+    except Exception as error:
+        if type(error) is Exception:  # which is how Ray says it
+            raise TimeoutError(str(error)) from error
+        raise
 
 
 def _hush_serve() -> None:

@@ -59,7 +59,7 @@ def batch_predict(
     Features are looked up as of each row's `as_of` (else --as-of, else now), as in training. The same command goes on
     where it was stopped; every row is in the table once. When nothing has changed since, it does nothing.
     """
-    from lakeloop.infra.progress import RowsProgress
+    from lakeloop.infra.progress import batch_progress
     from lakeloop.lakehouse.batch.record import BatchRequest
     from lakeloop.ray_jobs.batch_predict import batch_predict as run
 
@@ -78,7 +78,7 @@ def batch_predict(
         kept,
     )
     with ExitStack() as stack:
-        shown = stack.enter_context(RowsProgress(f"{name} → {output}", quiet=quiet or as_json))
+        watch = stack.enter_context(batch_progress(f"{name} → {output}", quiet=quiet or as_json))
         try:
             done = run(
                 place.lake,
@@ -86,7 +86,7 @@ def batch_predict(
                 request,
                 rows,
                 compute=_compute(place, stack, local=local, quiet=quiet),
-                watch=shown.watch,
+                watch=watch,
                 again=again,
             )
         except KeyboardInterrupt:

@@ -42,7 +42,7 @@ def ingest(
 ) -> None:
     """Land files of a source, check every row, and append the good ones to its table."""
     from lakeloop.functions.ingest_data import ingest_data, land
-    from lakeloop.infra.progress import RowProgress
+    from lakeloop.infra.progress import file_progress
     from lakeloop.lakehouse import events
 
     place = find_place(lake, env)
@@ -54,8 +54,8 @@ def ingest(
             raise NotFound(f"there is no file {file}", todo="check the path")
         with open(file, "rb") as data:
             land(place.lake, project, source or "", file.name, data)
-    with RowProgress(quiet=quiet or as_json) as shown:
-        done = ingest_data(place.lake, project, [source] if source else [], watch=shown.watch)
+    with file_progress(quiet=quiet or as_json) as watch:
+        done = ingest_data(place.lake, project, [source] if source else [], watch=watch)
     events.wake(place.lake, "data", project.name)
     rows = [
         {

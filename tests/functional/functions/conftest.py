@@ -15,6 +15,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.scoring.loading import SIGNATURE
 from lakeloop.lakehouse.scoring.signature import Input, Signature
+from lakeloop.tests.buying import FILES
 
 DAY = timedelta(days=1)
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -27,34 +28,6 @@ below = 0.5
 window = "3d"
 every = "1d"
 """
-FILES = {
-    "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
-    "sources/visits.toml": """owner = "crm"
-read = { kind = "landing", format = "csv", null = [""] }
-key = ["id"]
-rows = "latest"
-event_time = "seen"
-[columns]
-id = "string"
-seen = "timestamp"
-clicks = "int32"
-bought = "bool?"
-known = "timestamp?"
-""",
-    "models/buys.toml": """problem = "binary"
-learner = "sklearn"
-[inputs.request]
-clicks = "float32"
-[split]
-by = "time"
-test = "7d"
-[search]
-metric = "accuracy"
-""",
-    "models/buys.sql": """select id, seen as as_of, clicks::double as clicks, bought as label, known as label_known_at
-from visits
-""",
-}
 
 
 class Shop:

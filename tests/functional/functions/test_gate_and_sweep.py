@@ -12,7 +12,8 @@ from lakeloop.lakehouse.errors import Conflict
 from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import parse_project
-from lakeloop.tests.functional.functions.conftest import FILES, START, Shop
+from lakeloop.tests.buying import FILES
+from lakeloop.tests.functional.functions.conftest import START, Shop
 
 PLACES = """
 [environments.dev]

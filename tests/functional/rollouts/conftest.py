@@ -33,6 +33,7 @@ from lakeloop.ray_jobs.serving.reports import Reporter
 from lakeloop.ray_jobs.serving.shipper import ship
 from lakeloop.ray_jobs.serving.watcher import Watcher
 from lakeloop.ray_jobs.serving.write_ahead import WriteAhead
+from lakeloop.tests.buying import FILES
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -45,34 +46,6 @@ SIGNED = Signature(
     "true",
     example=EXAMPLE,
 )
-FILES = {
-    "lakeloop.toml": 'name = "shop"\ngoal = "Sell"\nowner = "crm"\n',
-    "sources/visits.toml": """owner = "crm"
-read = { kind = "landing", format = "csv", null = [""] }
-key = ["id"]
-rows = "latest"
-event_time = "seen"
-[columns]
-id = "string"
-seen = "timestamp"
-clicks = "int32"
-bought = "bool?"
-known = "timestamp?"
-""",
-    "models/buys.toml": """problem = "binary"
-learner = "sklearn"
-[inputs.request]
-clicks = "float32"
-[split]
-by = "time"
-test = "7d"
-[search]
-metric = "accuracy"
-""",
-    "models/buys.sql": """select id, seen as as_of, clicks::double as clicks, bought as label,
-known as label_known_at from visits
-""",
-}
 STEPS = '[serving]\nrollout = { canary = [1, 10, 50, 100], hold = "10m", back_if = [%s] }\n'
 HALF = STEPS.replace("1, 10, ", "")
 
