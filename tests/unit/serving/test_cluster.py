@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lakeloop.lakehouse.errors import Refused
-from lakeloop.ray_jobs.cluster import environment, haproxy_environment, output_to, start_local
+from lakeloop.lakehouse.errors import Refused, Unavailable
+from lakeloop.ray_jobs.cluster import _start, environment, haproxy_environment, output_to, start_local
 from lakeloop.ray_jobs.haproxy import find_haproxy
 from lakeloop.ray_jobs.machine import LONGEST_TMP
 
@@ -73,3 +73,24 @@ def test_output_is_sent_away_and_comes_back(tmp_path: Path, capfd: pytest.Captur
     os.write(1, b"seen")
     assert (tmp_path / "log").read_bytes() == b"hidden too"
     assert capfd.readouterr().out == "seen"
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_node_that_is_not_up_in_time_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    ray = pytest.importorskip("ray")
+    tried = []
+
+    def init(**_: object) -> None:
+        tried.append(1)
+        if len(tried) <= late:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    if late == 1:
+        _start(tmp_path, 1, 1 << 20)
+    else:
+        with pytest.raises(Unavailable, match="timed out during startup"):
+            _start(tmp_path, 1, 1 << 20)
+    assert len(tried) == 2
