@@ -1,4 +1,5 @@
-"""`expire_predictions`: logged predictions that are older than their model keeps them leave the lake.
+"""`expire_predictions`: logged predictions that are older than their model keeps them leave the lake, and so do reports
+of replicas that no rollout can still need.
 
 A day's rows go together, in one commit: those logged before the first midnight (UTC) that lies `keep` ago or more. The
 files that held them are deleted with the other old files of the table, by `maintain_lake`.
@@ -7,7 +8,7 @@ files that held them are deleted with the other old files of the table, by `main
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from lakeloop.functions.maintain_lake import Maintained
 from lakeloop.lakehouse.errors import Conflict
@@ -15,16 +16,19 @@ from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 
-WHAT = "predictions expired"
+WHAT = "rows expired"
+REPORTS = "replicas"
+REPORTS_KEPT = timedelta(days=90)
+"""Longer than a step takes: its evidence is the difference of two reports."""
 
 
 def expire_predictions(lake: Lake, project: Project) -> Sequence[Maintained]:
-    """Remove what is too old, for every model of a project. One LIST and the opening of one table for each that has
-    nothing to remove. A race that is lost leaves it to the next call."""
+    """Remove what is too old, for every model of a project. One LIST and the opening of one table for each journal that
+    has nothing to remove. A race that is lost leaves it to the next call."""
     done = []
-    for model in project.models.values():
-        name = f"predictions.{project.name}.{model.name}"
-        until = (lake.clock() - model.serving.log.keep).astimezone(UTC)
+    logs = {f"predictions.{project.name}.{model.name}": model.serving.log.keep for model in project.models.values()}
+    for name, keep in {**logs, REPORTS: REPORTS_KEPT}.items():
+        until = (lake.clock() - keep).astimezone(UTC)
         try:
             rows = _expire(lake.journal(name), lake, until.replace(hour=0, minute=0, second=0, microsecond=0))
         except Conflict:

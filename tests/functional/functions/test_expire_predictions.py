@@ -55,6 +55,18 @@ def test_rows_older_than_keep_are_removed_by_the_day_and_others_stay(shop: Shop)
     assert again.version == table.version, "nothing to do is no commit"
 
 
+def test_reports_of_replicas_go_after_ninety_days(shop: Shop) -> None:
+    for day in (0, 5):
+        report = {"replica": "r1", "project": "shop", "endpoint": "buys", "number": day}
+        shop.lake.record("replicas", [{**report, "logged_at": START + day * DAY}])
+    shop.lake.journal("replicas").fold()
+    shop.lake.journal("replicas").fold(grace_s=-1)
+    assert expire_predictions(at(shop.lake, START + 90 * DAY), shop.project) == []
+    (done,) = expire_predictions(at(shop.lake, START + 92 * DAY), shop.project)
+    assert (done.name, done.count) == ("replicas", 1)
+    assert shop.lake.sql("select number from lakeloop.replicas")["number"].to_pylist() == [5]
+
+
 def test_what_was_never_folded_expires_too_and_the_default_is_400_days(shop: Shop) -> None:
     log_days(shop, [0, 1])
     log_days(shop, [100], "20240609T000000000000Z-a-000002")
