@@ -13,10 +13,10 @@ demo: $(READY)   ## the whole loop on real flights, about 3 minutes
 	@$(BIN)/lakeloop demo
 
 test: $(READY)   ## the tests, without the slow campaigns
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) ## all tests, with the slow campaigns
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 check: $(READY)  ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check .
