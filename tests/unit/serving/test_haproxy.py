@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def test_of_rays_configuration_the_addresses_and_the_answers_change_and_nothing_
     )
     assert told.stdout.split() == ["-db", "-f", str(tmp_path / "c"), "-sf", "1"], "it is HAProxy by then"
     expected = given.replace("bind :9101", "bind 127.0.0.1:9101").replace("bind *:8404", "bind 127.0.0.1:8404")
+    client = "    timeout client 5s\n"
+    expected = expected.replace(client, client + "    timeout http-request 10s\n    timeout http-keep-alive 300s\n")
     for status in (502, 503, 504):
         expected = expected.replace(f"{status} /ray/500.http", f"{status} {tmp_path}/{status}.http")
     assert (tmp_path / "c").read_text() == expected
@@ -70,6 +73,7 @@ def test_the_configuration_of_this_ray_still_has_the_lines_that_are_changed() ->
     assert "log {{ config.log_target }} local0 info" in lines
     assert "log {{ metrics_socket_path }} len 8192 format rfc5424 local1 debug" in lines
     assert "option httplog" in lines
+    assert any("timeout client {{ config.timeout_client_s }}s" in line for line in lines)
     assert any(line.startswith("log-format-sd ") for line in lines)
     assert all(f"errorfile {status} {{{{ config.error_file_path }}}}" in lines for status in (502, 503, 504))
 
@@ -80,7 +84,7 @@ def running(folder: Path) -> Iterator[int]:
     metrics, stats, port, replica = free_ports(4)
     binary = find_haproxy()
     assert binary is not None
-    program = haproxy_program(folder, binary, metrics, stats)
+    program = haproxy_program(folder, binary, metrics, stats, head_s=1)
     (folder / "500.http").write_text(RAYS_ANSWER)
     text = CONFIGURATION.format(folder=folder, metrics=metrics, stats=stats, http=port, replica=replica)
     (folder / "c").write_text(text)
@@ -106,3 +110,17 @@ def test_where_no_replica_answers_haproxy_says_so_as_an_endpoint_would(tmp_path:
         assert answer.getheader("retry-after") == "1"
         assert answer.getheader("content-type") == "application/json"
         assert set(json.loads(answer.read())) == {"error"}
+
+
+@needs_haproxy
+def test_who_sends_the_head_of_a_request_too_slowly_is_not_waited_for(tmp_path: Path) -> None:
+    with running(tmp_path) as port:
+        until = time.monotonic() + 20
+        connection = None
+        while connection is None and time.monotonic() < until:
+            with suppress(OSError):
+                connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        assert connection is not None
+        with connection:
+            connection.sendall(b"POST /v2/models/late/infer HTTP/1.1\r\nHost: here\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
