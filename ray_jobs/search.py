@@ -153,7 +153,6 @@ def _run_tune(
                 mode=asked.mode,
                 scheduler=_scheduler(definition, chosen),
                 max_concurrent_trials=trial.parallel or None,
-                time_budget_s=asked.time.total_seconds() if asked.time else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -269,11 +268,15 @@ class _Nobody:
 
 
 class _Limits(tune.Stopper):  # type: ignore[misc]
-    """A trial ends at its timeout; the search ends when a finished trial is good enough."""
+    """A trial ends at its timeout; the search ends with its time, or when a finished trial is good enough.
+
+    The time counts from the first trial's start: what Ray takes to start a process is not the search's.
+    """
 
     def __init__(self, definition: Model, watcher: _Watcher) -> None:
-        timeout = definition.trial.timeout
+        timeout, time_asked = definition.trial.timeout, definition.search.time
         self._timeout_s = timeout.total_seconds() if timeout else None
+        self._search_s = time_asked.total_seconds() if time_asked else None
         self._watcher = watcher
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -283,7 +286,9 @@ class _Limits(tune.Stopper):  # type: ignore[misc]
         return self._timeout_s is not None and float(result.get("time_total_s", 0.0)) > self._timeout_s
 
     def stop_all(self) -> bool:
-        return self._watcher.good_enough
+        started = self._watcher.started
+        over = self._search_s is not None and started is not None and time.monotonic() - started > self._search_s
+        return over or self._watcher.good_enough
 
 
 class _Watcher(tune.Callback):  # type: ignore[misc]
@@ -304,6 +309,8 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self._attempt, self._seq, self._progress = attempt, 0, progress
         self._waiting: list[TrialRow] = []
         self._flushed = time.monotonic()
+        self.started: float | None = None
+        """When the first trial started, on the monotonic clock."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Nobody, ()
@@ -313,6 +320,9 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         """Whether a trial that ran to its end reached `stop_at`."""
         bound, best = self._asked.stop_at, self._best()
         return bound is not None and best is not None and (best >= bound if self._up else best <= bound)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        self.started = self.started or time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any

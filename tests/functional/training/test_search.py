@@ -139,7 +139,7 @@ def test_a_search_ends_when_it_is_good_enough():
 def test_a_search_ends_with_its_time_and_keeps_what_it_has():
     ledger = Ledger()
     space = {"x": Uniform(0, 1), "rounds": Constant(10_000), "sleep": Constant(0.1)}
-    found = search(asked(space=space, time=timedelta(seconds=4)), data(), LEARNER, ledger, [])
+    found = search(asked(space=space, time=timedelta(seconds=6)), data(), LEARNER, ledger, [])
     assert {row.status for row in found.trials} == {"stopped"}
     assert found.step is not None
 
