@@ -25,6 +25,7 @@ def serve_plainly(
     *,
     host: str,
     port: int,
+    grpc_port: int | None,
     workers: int,
     quiet: bool,
 ) -> None:
@@ -40,11 +41,16 @@ def serve_plainly(
             raise NotFound(f"{project} has no endpoint {model!r}", where=place.lake.url, todo=todo)
     folder = state_folder(place.lake.url, place.folder).absolute() / "predictions"
     replicas = [Replica(place.lake.url, project, model, folder, limits=limits.get(model, Limits())) for model in models]
-    with until_signalled() as stop, serve_plain(replicas, host=host, port=port, workers=workers) as serving:
+    with (
+        until_signalled() as stop,
+        serve_plain(replicas, host=host, port=port, grpc_port=grpc_port, workers=workers) as serving,
+    ):
         failed = serving.failed()
         for model in models:
             if model not in failed:
                 out.print(f"{serving.endpoint_url(model)}/infer", markup=False)
+        if serving.grpc_address:
+            out.print(f"grpc://{serving.grpc_address}", markup=False)
         for model, reason in failed.items():
             say(f"{model} does not serve: {reason}; it is tried again")
         say("Ctrl-C stops it; what is logged is shipped first", quiet=quiet)

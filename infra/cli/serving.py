@@ -41,13 +41,13 @@ def serve(
         int | None, typer.Option(help="Port of the gRPC server; default: 8001, or a free one with --port 0; -1: none")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    plain: Annotated[bool, typer.Option("--plain", help="Without Ray: a plain HTTP server, for small traffic")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Without Ray: a plain server, for small traffic")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that answer, with --plain")] = 1,
     lake: LakeOption = None,
     env: EnvOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve champions over HTTP and gRPC on Ray (or over HTTP with --plain), from what the lake says, until Ctrl-C.
+    """Serve champions over HTTP and gRPC, on Ray or with --plain without it, from what the lake says, until Ctrl-C.
 
     Rollouts and rollbacks are followed without a restart.
     """
@@ -65,12 +65,20 @@ def serve(
         raise NotFound(f"no model of {project.name} has a champion", todo="train one: lakeloop train MODEL")
     policies = {model: _policy(project.models[model].serving) for model in wanted if model in project.models}
     if plain:
-        if grpc_port not in (None, -1):
-            raise Invalid("there is no gRPC with --plain", todo="leave out --grpc-port, or serve on Ray")
         from lakeloop.infra.cli.plain import serve_plainly
+        from lakeloop.ray_jobs.serving.plain import speaks_grpc
 
-        limits = {model: policy.limits for model, policy in policies.items()}
-        serve_plainly(place, project.name, wanted, limits, host=host, port=port, workers=workers, quiet=quiet)
+        serve_plainly(
+            place,
+            project.name,
+            wanted,
+            {model: policy.limits for model, policy in policies.items()},
+            host=host,
+            port=port,
+            grpc_port=_grpc_port(grpc_port, port) if grpc_port is not None or speaks_grpc() else None,
+            workers=workers,
+            quiet=quiet,
+        )
         return
     with LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet), serve=True) as ray:
         cluster = ray.start()

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from lakeloop.ray_jobs.serving.limits import QUICK_S
+from lakeloop.ray_jobs.serving.limits import QUICK_S, in_scoring_thread
 
 if TYPE_CHECKING:
     from lakeloop.lakehouse.scoring.scorer import Answer, Prepared, Scorer
@@ -159,7 +159,7 @@ class Batches:
 
     async def _run_away(self, loop: asyncio.AbstractEventLoop, scorer: Scorer, batch: Sequence[_Waiting]) -> None:
         try:
-            settle(batch, await asyncio.to_thread(outcomes, scorer, [one.prepared for one in batch]))
+            settle(batch, await in_scoring_thread(outcomes, scorer, [one.prepared for one in batch]))
         finally:
             del self._away[scorer]
             if scorer in self._waiting:

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import aiohttp
 import grpc.aio
 import ray
 from ray import serve
-from yarl import URL
 
-from lakeloop.lakehouse.errors import LakeloopError, Unavailable
+from lakeloop.lakehouse.errors import LakeloopError
 from lakeloop.ray_jobs.serving.asgi import (
     ASGIApp,
     Receive,
@@ -31,17 +29,13 @@ from lakeloop.ray_jobs.serving.asgi import (
     read_body,
     success,
 )
-from lakeloop.ray_jobs.serving.grpc_server import GRACE_S, MOST_CALLS, Answered, Ask, Headers, start_server
+from lakeloop.ray_jobs.serving.grpc_server import GRACE_S, MOST_CALLS, Answered, Ask, start_server
 from lakeloop.ray_jobs.serving.metrics import render
+from lakeloop.ray_jobs.serving.proxy import MARK, Proxy
 from lakeloop.ray_jobs.serving.server import MODELS, Server
 
 APPLICATION = "front"
-IDLE_S = 15.0
-"""How long a connection to the proxy is kept; it closes idle ones itself much later."""
 PASSED_ON = frozenset({"authorization", "content-type", "traceparent", "tracestate", "x-request-id"})
-MARK = (b"x-lakeloop-front", b"1")
-"""A header of what a front asks."""
-ASKED_BY = {MARK[0].decode(): MARK[1].decode()}
 AGAIN = (b"retry-after", b"1")
 TOLD_BACK = frozenset({"allow", "retry-after", "www-authenticate"})
 
@@ -158,39 +152,3 @@ def reply_of(answered: Answered) -> Reply:
     headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items())
     kind = (b"content-type", answered.headers.get("content-type", "application/json").encode("latin-1"))
     return Reply(answered.status, answered.body, headers, kind)
-
-
-class Proxy:
-    """Asks the node's HTTP proxy, over connections that are kept."""
-
-    def __init__(self, host: str, port: int) -> None:
-        near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-        self.url = f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=False,
-            skip_auto_headers=("user-agent", "accept", "accept-encoding"),
-        )
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    async def ask(self, method: str, path: str, headers: Headers, body: bytes) -> Answered:
-        """The answer of whichever replica the proxy chooses. Unavailable when the proxy itself does not answer."""
-        assert self._session is not None
-        try:
-            async with self._session.request(
-                method, URL(self.url + path, encoded=True), headers={**headers, **ASKED_BY}, data=body or None
-            ) as answer:
-                told = {name.lower(): value for name, value in answer.headers.items()}
-                return Answered(answer.status, await answer.read(), told)
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(
-                f"the proxy of this node did not answer ({type(error).__name__})", todo="try again"
-            ) from error

@@ -10,10 +10,12 @@ What is quick is scored where it arrives; what is not, in a thread, so that refu
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import os
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -31,6 +33,9 @@ WEIGHT = 0.2
 """Of the newest request in a running mean."""
 QUICK_S = 0.005
 """Work of less than this is done in the event loop: a thread costs 0.1 ms, and may cost a switch of 5 ms."""
+
+SCORING = ThreadPoolExecutor(thread_name_prefix="scoring")
+"""Apart from the event loop's own threads, so that metrics and states are told while a slow model has all of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,12 @@ class Overloaded(Unavailable):
 
 class TooLate(Unavailable):
     """The answer did not come within the endpoint's timeout. The prediction may be logged all the same."""
+
+
+async def in_scoring_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`asyncio.to_thread` for what a model computes."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(SCORING, lambda: context.run(work, *args, **kwargs))
 
 
 def check_count(rows: int) -> None:
@@ -98,7 +109,7 @@ class Admission:
         try:
             if small and self.work_s < QUICK_S:
                 return work(*args, **kwargs)
-            return await self._in_time(asyncio.to_thread(work, *args, **kwargs))
+            return await self._in_time(in_scoring_thread(work, *args, **kwargs))
         finally:
             seconds = self._let_out(among, began)
             if small and among == 1:

@@ -1,8 +1,8 @@
 """Endpoints behind a plain ASGI server (uvicorn), without Ray: for small traffic, and for machines that run no cluster.
 
-This process binds the socket, ships what is logged, and starts its workers again when they die; a worker holds every
-endpoint and answers. A connection that comes while no worker is there waits in the socket's queue. What a killed
-worker has logged, or a killed server, lies in the log folder and is shipped by who finds it.
+This process binds the socket, ships what is logged, holds gRPC's gateway, and starts its workers again when they die; a
+worker holds every endpoint and answers. A connection that comes while no worker is there waits in the socket's queue.
+What a killed worker has logged, or a killed server, lies in the log folder and is shipped by who finds it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.lake import open_lake
@@ -27,6 +29,9 @@ from lakeloop.ray_jobs.serving.metrics import metrics_folder
 from lakeloop.ray_jobs.serving.plain_worker import work
 from lakeloop.ray_jobs.serving.replica import Replica
 from lakeloop.ray_jobs.serving.shipper import Shipper
+
+if TYPE_CHECKING:
+    from lakeloop.ray_jobs.serving.plain_grpc import PlainGrpc
 
 BACKLOG = 1024
 WATCH_S = 0.2
@@ -51,9 +56,13 @@ class _Worker:
 class PlainServing:
     """A running server. Use as a context manager; `stop` ends it."""
 
-    def __init__(self, replicas: Sequence[Replica], listening: socket.socket, workers: int) -> None:
+    def __init__(
+        self, replicas: Sequence[Replica], listening: socket.socket, workers: int, grpc: PlainGrpc | None
+    ) -> None:
         host, port = listening.getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        near = f"[{host}]" if ":" in host else host
+        self.url, self._grpc = f"http://{near}:{port}", grpc
+        self.grpc_address = f"{near}:{grpc.port}" if grpc is not None else ""
         self._replicas, self._listening = tuple(replicas), listening
         self._context = multiprocessing.get_context("spawn")
         folder = replicas[0].log_folder
@@ -107,6 +116,8 @@ class PlainServing:
     def stop(self, timeout_s: float = DRAIN_S) -> bool:
         """Let workers answer what they have begun, ship what is logged, then end. False when rows are left, which the
         next start ships."""
+        if self._grpc is not None:
+            self._grpc.stop()
         self._stopping.set()
         self._thread.join()
         until = time.monotonic() + timeout_s
@@ -157,16 +168,19 @@ def serve_plain(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    grpc_port: int | None = None,
     workers: int = 1,
     ready_s: float = READY_S,
 ) -> PlainServing:
     """Serve endpoints from `workers` processes and wait until one of the endpoints answers. Port 0: any free one. All
-    replicas are of one lake and log to one folder.
+    replicas are of one lake and log to one folder. No `grpc_port`: HTTP alone.
 
-    Unavailable when uvicorn is not installed, the port is taken, or no worker comes up.
+    Unavailable when uvicorn or gRPC is not installed, a port is taken, or no worker comes up.
     """
     if find_spec("uvicorn") is None:
         raise Unavailable("uvicorn is not installed", todo='pip install "lakeloop[serve]"')
+    if grpc_port is not None and not speaks_grpc():
+        raise Unavailable("gRPC is not installed", todo='pip install "lakeloop[serve,grpc]"')
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -174,10 +188,30 @@ def serve_plain(
         raise Unavailable(
             f"cannot listen on {host}:{port} ({error.strerror})", todo="take another --port; 0 finds a free one"
         ) from error
-    serving = PlainServing(replicas, listening, workers)
+    try:
+        grpc = None if grpc_port is None else gateway(host, listening.getsockname()[1], grpc_port)
+    except BaseException:
+        listening.close()
+        raise
+    serving = PlainServing(replicas, listening, workers, grpc)
     try:
         serving.wait_ready(ready_s)
     except BaseException:
         serving.stop()
         raise
     return serving
+
+
+def speaks_grpc() -> bool:
+    """Whether the extra "grpc" is installed."""
+    try:
+        import_module("lakeloop.ray_jobs.serving.plain_grpc")
+    except ImportError:
+        return False
+    return True
+
+
+def gateway(host: str, http_port: int, port: int) -> PlainGrpc:
+    from lakeloop.ray_jobs.serving.plain_grpc import PlainGrpc
+
+    return PlainGrpc(host, http_port, port)

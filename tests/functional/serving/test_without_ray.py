@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
+from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.ray_jobs.serving.plain import PlainServing, serve_plain
 from lakeloop.ray_jobs.serving.replica import Replica
@@ -87,8 +89,8 @@ def test_a_function_answers_where_only_what_its_model_needs_is_installed(bucket:
 class Place:
     """A lake with an endpoint, and the server before it."""
 
-    def __init__(self, lake: Lake, serving: PlainServing) -> None:
-        self.lake, self.serving = lake, serving
+    def __init__(self, lake: Lake, serving: PlainServing, folder: Path) -> None:
+        self.lake, self.serving, self.folder = lake, serving, folder
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.serving.url + path, timeout=30) as answer:
@@ -108,8 +110,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("plain")
     lake = open_lake(str(folder / "lake"), who="tester")
     price_model(lake)
-    with serve_plain([Replica(lake.url, "shop", "price", folder / "logs")], workers=2) as serving:
-        yield Place(lake, serving)
+    with serve_plain([Replica(lake.url, "shop", "price", folder / "logs")], grpc_port=0, workers=2) as serving:
+        yield Place(lake, serving, folder)
 
 
 class Load:
@@ -155,6 +157,30 @@ def test_the_root_and_the_endpoint_answer(place: Place) -> None:
     assert place.get("/v2/models/price")["versions"][-1:] == ["1"]
     with urllib.request.urlopen(f"{place.serving.url}/metrics", timeout=30) as answer:
         assert b"lakeloop_requests_total" in answer.read()
+
+
+def test_grpc_answers_as_http_does_and_a_taken_port_is_told(place: Place) -> None:
+    pytest.importorskip("tritonclient.grpc")
+    from tritonclient import grpc as triton
+
+    inputs = [triton.InferInput(name, [1], "FP64") for name in EXAMPLE]
+    for one, value in zip(inputs, EXAMPLE.values(), strict=True):
+        one.set_data_from_numpy(np.array([value]))
+    asked = urllib.request.Request(
+        f"{place.serving.url}/v2/models/price/infer", json.dumps({"rows": [EXAMPLE]}).encode(), method="POST"
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        by_http = json.load(answer)["rows"][0]["prediction"]
+    with triton.InferenceServerClient(place.serving.grpc_address) as client:
+        assert client.is_server_ready()
+        answered = client.infer("price", inputs, request_id="by-grpc")
+        assert answered.as_numpy("prediction").tolist() == [by_http]
+        with pytest.raises(triton.InferenceServerException, match="there is no model 'prise'"):
+            client.infer("prise", inputs)
+    taken = int(place.serving.grpc_address.rpartition(":")[2])
+    with pytest.raises(Unavailable, match="gRPC cannot listen"):
+        serve_plain([Replica(place.lake.url, "shop", "price", place.folder / "others")], grpc_port=taken)
+    assert place.logged()["by-grpc"] == 1
 
 
 def test_a_promotion_is_followed_by_every_worker(place: Place) -> None:
@@ -240,7 +266,7 @@ def test_the_command_serves_until_sigterm_and_ships_before_it_ends(tmp_path: Pat
     broken = {"model": "other", "wanted": 9, "arms": [{"name": "champion", "version": 9, "weight": 10_000}]}
     lake.documents.create("endpoints", "shop.other", {**broken, "barred": [], "snapshots": {}})
     command = [str(Path(sys.executable).with_name("lakeloop")), "serve", "risk", "other", "--plain", "--port", "0"]
-    environment = without("ray", LAKELOOP_STATE_DIR=str(tmp_path / "state"))
+    environment = without("ray", "grpc", LAKELOOP_STATE_DIR=str(tmp_path / "state"))
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         url = serving.stdout.readline().strip()

@@ -42,6 +42,17 @@ async def test_what_is_large_is_done_in_another_thread() -> None:
 
 
 @in_loop
+async def test_a_slow_model_that_has_all_threads_leaves_the_event_loops_own_to_others() -> None:
+    admission, gate = Admission(Limits()), threading.Event()
+    running = [asyncio.create_task(admission.run(False, gate.wait, 60)) for _ in range(64)]
+    await asyncio.sleep(0)
+    assert (await asyncio.to_thread(where)).startswith("asyncio")
+    assert not any(one.done() for one in running)
+    gate.set()
+    await asyncio.gather(*running)
+
+
+@in_loop
 async def test_what_was_slow_moves_to_a_thread_and_back_when_it_is_quick_again() -> None:
     admission, here = Admission(Limits()), threading.current_thread().name
     assert await admission.run(True, where, 0.05) == here
