@@ -1,5 +1,5 @@
-"""`expire_predictions`: logged predictions that are older than their model keeps them leave the lake, and so do reports
-of replicas that no rollout can still need.
+"""`expire_predictions`: logged predictions that are older than their model keeps them leave the lake, with what a
+version in the shadow said of them, and so do reports of replicas that no rollout can still need.
 
 A day's rows go together, in one commit: those logged before the first midnight (UTC) that lies `keep` ago or more. The
 files that held them are deleted with the other old files of the table, by `maintain_lake`.
@@ -7,7 +7,7 @@ files that held them are deleted with the other old files of the table, by `main
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from lakeloop.functions.maintain_lake import Maintained
@@ -17,37 +17,60 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
 
 WHAT = "rows expired"
+SHADOW = "shadow_predictions"
 REPORTS = "replicas"
 REPORTS_KEPT = timedelta(days=90)
 """Longer than a step takes: its evidence is the difference of two reports."""
+OLD_SHADOWS = f"select 1 from lakeloop.{SHADOW} where project = ? and model = ? and logged_at < ? limit 1"
 
 
 def expire_predictions(lake: Lake, project: Project) -> Sequence[Maintained]:
     """Remove what is too old, for every model of a project. One LIST and the opening of one table for each journal that
     has nothing to remove. A race that is lost leaves it to the next call."""
-    done = []
-    logs = {f"predictions.{project.name}.{model.name}": model.serving.log.keep for model in project.models.values()}
-    for name, keep in {**logs, REPORTS: REPORTS_KEPT}.items():
-        until = (lake.clock() - keep).astimezone(UTC)
-        try:
-            rows = _expire(lake.journal(name), lake, until.replace(hour=0, minute=0, second=0, microsecond=0))
-        except Conflict:
-            continue
-        if rows:
-            done.append(Maintained(name, WHAT, rows))
-    return done
+    return [done for done in _expired(lake, project) if done.count]
 
 
-def _expire(journal: Journal, lake: Lake, until: datetime) -> int:
+def _expired(lake: Lake, project: Project) -> Iterator[Maintained]:
+    for model in project.models.values():
+        until = _midnight(lake.clock() - model.serving.log.keep)
+        log = lake.journal(f"predictions.{project.name}.{model.name}")
+        yield _expire(lake, log, until)
+        # What was said of a prediction stays while it does: else it would be scored again.
+        if _holds_older(lake, lake.journal(SHADOW), until) and not _holds_older(lake, log, until):
+            yield _expire_shadows(lake, project.name, model.name, until)
+    yield _expire(lake, lake.journal(REPORTS), _midnight(lake.clock() - REPORTS_KEPT))
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _expire_shadows(lake: Lake, project: str, model: str, until: datetime) -> Maintained:
+    values = [project, model, until]
+    if not lake.sql(OLD_SHADOWS, values, project=project).num_rows:
+        return Maintained(SHADOW, WHAT, 0)
+    return _expire(lake, lake.journal(SHADOW), until, f"project = '{project}' and model = '{model}' and ")
+
+
+def _expire(lake: Lake, journal: Journal, until: datetime, which: str = "") -> Maintained:
+    """`which` is SQL over names of a project, which are words."""
+    try:
+        if journal.waiting_before(until):
+            journal.fold()
+        # Folded, and kept for readers: without its rows it would be taken for a new one.
+        if journal.waiting_before(until) or not _holds_older(lake, journal, until):
+            return Maintained(journal.name, WHAT, 0)
+        # Any other spelling is nanoseconds to the writer, which it does not compare with what it stored.
+        moment = f"arrow_cast('{until:%Y-%m-%dT%H:%M:%SZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+        table = lake.table(journal.table_name)
+        return Maintained(journal.name, WHAT, table.remove(f"{which}logged_at < {moment}") if table is not None else 0)
+    except Conflict:
+        return Maintained(journal.name, WHAT, 0)
+
+
+def _holds_older(lake: Lake, journal: Journal, until: datetime) -> bool:
     if journal.waiting_before(until):
-        journal.fold()
-    if journal.waiting_before(until):  # folded, and kept for readers: without its rows it would be taken for a new one
-        return 0
+        return True
     table = lake.table(journal.table_name)
     oldest = table.oldest("logged_at") if table is not None else None
-    if table is None or oldest is None or oldest >= until:
-        return 0
-    # Any other spelling is nanoseconds to the writer, which it does not compare with what it stored.
-    return table.remove(
-        f"logged_at < arrow_cast('{until:%Y-%m-%dT%H:%M:%SZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-    )
+    return oldest is not None and oldest < until
