@@ -220,6 +220,7 @@ def _ask(url: str, model: str, rows: list[dict[str, Any]], token: str) -> list[d
 
 
 def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from lakeloop.functions.roll_out import snapshots_of
     from lakeloop.lakehouse import endpoints
     from lakeloop.lakehouse.scoring.loading import load_scorer
 
@@ -227,13 +228,12 @@ def _score(place: Place, name: str, rows: list[dict[str, Any]]) -> list[dict[str
     model, _, text = name.partition("@")
     if model not in project.models:
         raise NotFound(f"{project.name} has no model {model!r}", todo=f"name one of: {', '.join(project.models)}")
-    there = endpoints.endpoint(place.lake, project.name, model)
     if text and not text.isdigit():
         raise Invalid(f"{text!r} is not a version", todo=f"{model}@3 is version 3")
     version = int(text) if text else endpoints.answering(place.lake, project.name, model)
     if version is None:
         raise NotFound(f"{model} has no champion yet", todo=f"lakeloop train {model}")
-    snapshots = there.body["snapshots"] if there else {}
+    snapshots = snapshots_of(place.lake, project, model, version)
     scorer = load_scorer(place.lake, project.name, model, version, snapshots)
     return [_answer(version, one) for one in scorer.answer(rows, place.lake.clock())]
 
