@@ -58,6 +58,21 @@ def answering(lake: Lake, project: str, model: str) -> int | None:
     return _champion(there.body) if there else None
 
 
+def standing(there: Revision | None, version: int, recorded: str) -> str:
+    """What a version is to its endpoint now: "champion", its part in a rollout that is under way, or what the registry
+    has recorded."""
+    if there is None:
+        return recorded
+    if version == _champion(there.body):
+        return "champion"
+    rollout = running(there.body)
+    part = next((one for one in rollout.challengers if one.version == version), None) if rollout is not None else None
+    if rollout is not None and part is not None:
+        weight = next((one.weight for one in rollout.weights() if one.version == version), 0)
+        return f"{part.name}, {100 * weight / WHOLE:g}%"
+    return "promoted" if recorded == "champion" else recorded
+
+
 def promote(
     lake: Lake, project: str, model: str, version: int, *, expected: int | None, why: str, by_hand: bool = False
 ) -> Revision:

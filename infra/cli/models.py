@@ -225,7 +225,7 @@ def models_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOpt
     project = place.applied()
     rows = []
     for model, definition in project.models.items():
-        champion = endpoints.champion(place.lake, project.name, model)
+        there = endpoints.endpoint(place.lake, project.name, model)
         for found in registry.versions(place.lake, project.name, model):
             main = registry.metric(found.body, definition.search.metric) or {}
             score = f"{definition.search.metric} {main['value']:.4f}" if main.get("value") is not None else ""
@@ -233,7 +233,7 @@ def models_list(lake: LakeOption = None, env: EnvOption = None, as_json: JsonOpt
                 {
                     "model": model,
                     "version": found.body["version"],
-                    "status": "champion" if found.body["version"] == champion else found.body["status"],
+                    "status": endpoints.standing(there, found.body["version"], found.body["status"]),
                     "score": score,
                     "trained_as_of": found.body["as_of"],
                     "run": found.body["run"],
@@ -253,11 +253,13 @@ def models_show(
     as_json: JsonOption = False,
 ) -> None:
     """One version: metrics against the baseline, the gate's verdict, lineage."""
-    from lakeloop.lakehouse import registry
+    from lakeloop.lakehouse import endpoints, registry
 
     place = find_place(lake, env)
     project = place.applied()
     body = registry.version(place.lake, project.name, model, _version(place, project, model, version)).body
+    there = endpoints.endpoint(place.lake, project.name, model)
+    body = {**body, "status": endpoints.standing(there, body["version"], body["status"])}
     verdicts = place.lake.sql(
         "select rule, slice, ours, theirs, gain, low, high, needed, passed, verdict from lakeloop.verdicts "
         "where project = ? and model = ? and version = ? order by passed, slice",

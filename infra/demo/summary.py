@@ -67,12 +67,11 @@ def _versions(lake: Lake, project: Project) -> Table:
     ):
         table.add_column(name)
     for model, definition in project.models.items():
-        champion = endpoints.champion(lake, PROJECT, model)
+        there = endpoints.endpoint(lake, PROJECT, model)
         for found in reversed(registry.versions(lake, PROJECT, model)):
             body, metric = found.body, definition.search.metric
             number = int(body["version"])
             measured, baseline = registry.metric(body, metric), registry.metric(body, metric, subject="baseline")
-            status = "champion" if number == champion else str(body["status"])
             table.add_row(
                 model,
                 str(number),
@@ -81,7 +80,7 @@ def _versions(lake: Lake, project: Project) -> Table:
                 _interval(measured),
                 _interval(baseline),
                 realized(lake, project, model, number),
-                status,
+                endpoints.standing(there, number, str(body["status"])),
             )
     return table
 

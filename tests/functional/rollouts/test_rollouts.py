@@ -64,6 +64,26 @@ def test_a_version_takes_over_in_steps_and_every_key_keeps_to_its_side(world: Wo
     assert why == ["2 is better", "first"]
 
 
+def test_what_a_version_is_follows_its_rollout(world: World) -> None:
+    def standing() -> list[str]:
+        there = endpoints.endpoint(world.lake, "shop", "buys")
+        versions = registry.versions(world.lake, "shop", "buys")
+        return [endpoints.standing(there, one.body["version"], one.body["status"]) for one in versions][::-1]
+
+    world.apply(STEPS % "")
+    world.start_replicas()
+    assert standing() == ["champion", "registered", "registered"]
+    world.promote(2)
+    registry.set_status(world.lake, "shop", "buys", 2, "champion", "better")
+    assert standing() == ["champion", "promoted", "registered"]
+    seen = []
+    for _ in range(12):
+        world.step()
+        seen.append(standing()[1])
+        world.wait(11 * MINUTE)
+    assert list(dict.fromkeys(seen)) == ["canary, 0%", "canary, 1%", "canary, 10%", "canary, 50%", "champion"]
+
+
 def test_no_weight_rises_before_every_live_replica_has_loaded_the_version(world: World) -> None:
     world.apply(STEPS % "")
     slow, quick = world.start_replicas()
