@@ -47,10 +47,10 @@ class Counts:
     """The file of this process. Not for two threads at once, but for different series."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        with _lock(folder):  # between its creation and its lock it would be taken for an ended process's
+            path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         os.ftruncate(self._fd, SIZE)
         self._map = mmap.mmap(self._fd, SIZE)
         self.values = memoryview(self._map).cast("d")

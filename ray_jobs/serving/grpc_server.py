@@ -32,6 +32,8 @@ PASSED_ON = frozenset({"authorization", "traceparent", "tracestate", "x-request-
 """Metadata that an endpoint reads as headers."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_CALLS = 1024
+MOST_WATCHING = 128
+"""Of them: a watch lasts as long as its caller likes."""
 MOST_WORDS = 800
 """Characters of a message: it travels as a header, each up to twelve bytes there, and clients take 8 KiB of headers."""
 WATCH_S = 1.0
@@ -157,7 +159,7 @@ class Health:
     """The standard health service; what it says is asked for each time."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+        self._gateway, self._watching = gateway, 0
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 gRPC's name
         status = await self._status(request.service)
@@ -170,14 +172,20 @@ class Health:
         return health_pb2.HealthListResponse(statuses={"": status, SERVICE: status})
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        told = None
-        while True:
-            status = await self._status(request.service)
-            status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
-            if status != told:
-                yield health_pb2.HealthCheckResponse(status=status)
-            told = status
-            await asyncio.sleep(WATCH_S)
+        if self._watching >= MOST_WATCHING:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MOST_WATCHING} are watching; ask by Check")
+        self._watching += 1
+        try:
+            told = None
+            while True:
+                status = await self._status(request.service)
+                status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
+                if status != told:
+                    yield health_pb2.HealthCheckResponse(status=status)
+                told = status
+                await asyncio.sleep(WATCH_S)
+        finally:
+            self._watching -= 1
 
     async def _status(self, service: str) -> Any:
         try:

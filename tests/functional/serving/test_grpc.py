@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.ray_jobs.serving.asgi import BODY_BYTES, failure
-from lakeloop.ray_jobs.serving.grpc_server import SERVICE, Answered, start_server
+from lakeloop.ray_jobs.serving.grpc_server import MOST_WATCHING, SERVICE, Answered, start_server
 from tests.functional.serving.grpc_place import Served
 
 INFER = f"/{SERVICE}/ModelInfer"
@@ -273,6 +273,19 @@ def test_health_is_told_for_the_server_and_for_each_endpoint(served: Served, cha
     unknown = health.Watch(health_pb2.HealthCheckRequest(service="nobody"))
     assert next(unknown).status == status.SERVICE_UNKNOWN
     unknown.cancel()
+
+
+def test_watches_leave_room_for_calls(channel: grpc.Channel, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
+    health, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service="late")
+    watches = [health.Watch(request) for _ in range(MOST_WATCHING)]
+    for watch in watches:
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as refused:
+        next(health.Watch(request))
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.ModelInfer(typed()).outputs
+    for watch in watches:
+        watch.cancel()
 
 
 def test_a_client_without_the_file_learns_the_protocol_by_reflection(channel: grpc.Channel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -256,3 +257,27 @@ def test_the_dashboard_is_one_that_grafana_loads() -> None:
         }
         assert not cells & covered, f"{panel['title']} lies on another"
         cells |= covered
+
+
+def test_a_process_that_starts_while_another_retires_is_not_taken_for_an_ended_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, retiring = fcntl.flock, list[threading.Thread]()
+
+    def retire_first(fd: int, operation: int) -> None:
+        """Before a process locks its own file, another retires, or waits until it may."""
+        if operation == fcntl.LOCK_EX and os.fstat(fd).st_ino in {
+            one.stat().st_ino for one in tmp_path.glob("*.counts")
+        }:
+            retiring.append(threading.Thread(target=counts.retire, args=(tmp_path,)))
+            retiring[-1].start()
+            retiring[-1].join(0.2)
+        flock(fd, operation)
+
+    monkeypatch.setattr(counts.fcntl, "flock", retire_first)
+    started = Counts(tmp_path)
+    started.values[started.place("lakeloop_rows_total", {})] += 5
+    (thread,) = retiring
+    thread.join()
+    assert [(one.values, one.alive) for one in counts.read(tmp_path)] == [((5.0,), True)]
+    started.close()
