@@ -7,7 +7,8 @@ missing, so every part is in it exactly once, however often the batch is killed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Watch: TypeAlias = Callable[[int, int], None]
 """(rows that are in the output, rows of the batch)"""
-Compute: TypeAlias = "Callable[[Lake, Batch, Sequence[int]], Iterator[tuple[int, pa.Table]]]"
+Compute: TypeAlias = "Callable[[Lake, Batch, Sequence[int]], Generator[tuple[int, pa.Table]]]"
 """Scores parts by their numbers; gives each back when it is done, in any order."""
 
 
@@ -70,10 +71,11 @@ def batch_predict(
     done = before = batch.rows - sum(batch.parts[number].rows for number in missing)
     watch(done, batch.rows)
     try:
-        for number, part in compute(lake, batch, missing):
-            output.append(number, part)
-            done += batch.parts[number].rows
-            watch(done, batch.rows)
+        with closing(compute(lake, batch, missing)) as parts:
+            for number, part in parts:
+                output.append(number, part)
+                done += batch.parts[number].rows
+                watch(done, batch.rows)
     except NotFound:  # the parts go when all are in the output: another may have finished
         if output.missing():
             raise
@@ -81,7 +83,7 @@ def batch_predict(
     return BatchDone(batch, before)
 
 
-def in_process(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+def in_process(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Generator[tuple[int, pa.Table]]:
     """A `Compute` without Ray: one part after another."""
     if numbers:
         scorer = load_scorer(lake, batch.project, batch.model, batch.version, {})
@@ -89,22 +91,27 @@ def in_process(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tup
             yield number, score_part(lake, batch, number, scorer)
 
 
-def on_ray(lake: Lake, batch: Batch, numbers: Sequence[int], *, in_flight: int = 0) -> Iterator[tuple[int, pa.Table]]:
+def on_ray(lake: Lake, batch: Batch, numbers: Sequence[int], *, in_flight: int = 0) -> Generator[tuple[int, pa.Table]]:
     """A `Compute` on the cluster this process is connected to: a task a part, at most one a CPU at a time.
 
-    A worker that dies is replaced by Ray. Unavailable when that does not help, or the cluster is lost.
+    A worker that dies is replaced by Ray. Unavailable when that does not help, or the cluster is lost. Whoever stops
+    early leaves no task behind.
     """
     import ray
 
     score = ray.remote(num_cpus=1, max_retries=3)(_score)
     waiting, running, shared = list(reversed(numbers)), dict[Any, int](), ray.put(batch)
     most = in_flight or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    while waiting or running:
-        while waiting and len(running) < most:
-            number = waiting.pop()
-            running[score.remote(lake.url, shared, number)] = number
-        ready, _ = ray.wait(list(running), num_returns=1)
-        yield running.pop(ready[0]), _result(ready[0])
+    try:
+        while waiting or running:
+            while waiting and len(running) < most:
+                number = waiting.pop()
+                running[score.remote(lake.url, shared, number)] = number
+            ready, _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(ready[0]), _result(ready[0])
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
 
 
 def _score(url: str, batch: Batch, number: int) -> pa.Table:

@@ -15,7 +15,7 @@ from lakeloop.infra.place import Place, find_place
 from lakeloop.lakehouse.errors import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     import pyarrow as pa
 
@@ -146,7 +146,7 @@ def _compute(place: Place, stack: ExitStack, *, local: bool, quiet: bool) -> Com
     from lakeloop.infra.training import LocalRay
     from lakeloop.ray_jobs.batch_predict import in_process, on_ray
 
-    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Generator[tuple[int, pa.Table]]:
         if local or len(numbers) < 2 or find_spec("ray") is None:
             return in_process(lake, batch, numbers)
         ray = LocalRay(place.lake, place.folder, say=lambda text: say(text, quiet=quiet))

@@ -51,10 +51,12 @@ def counted(world: World) -> dict[str, Counter[str]]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"), [pytest.param("string", VALUE, marks=pytest.mark.slow), ("int64", "90210473")]
-)
-def test_no_byte_of_the_lake_tells_a_forgotten_customer(lake: Lake, kind: str, value: str) -> None:
+@pytest.mark.parametrize("place", ["folder_lake", pytest.param("s3_lake", marks=pytest.mark.slow)])
+@CASES
+def test_no_byte_of_the_lake_tells_a_forgotten_customer(
+    request: pytest.FixtureRequest, place: str, kind: str, value: str
+) -> None:
+    lake: Lake = request.getfixturevalue(place)
     world = World(lake, kind, value)
     run = world.fill()
     entity = Entity({"customer_id": value})

@@ -10,7 +10,7 @@ import pytest
 from lakeloop.lakehouse.batch.record import BatchRequest
 from lakeloop.lakehouse.batch.rows import BatchRows, QueryRows
 from lakeloop.lakehouse.lake import Lake
-from lakeloop.ray_jobs.batch_predict import BatchDone, Compute, batch_predict, in_process
+from lakeloop.ray_jobs.batch_predict import BatchDone, Compute, Watch, batch_predict, in_process
 from lakeloop.tests.orders import Orders
 
 EXAMPLES = QueryRows("select number as id, placed as as_of, customer, amount from orders")
@@ -37,11 +37,21 @@ class Shop:
         again: bool = False,
         part_rows: int = 3,
         lake: Lake | None = None,
+        watch: Watch = lambda done, rows: None,
         **more: Any,
     ) -> BatchDone:
         asked = self.request(rows, **more)
         project = self.orders.project
-        return batch_predict(lake or self.lake, project, asked, rows, compute=compute, again=again, part_rows=part_rows)
+        return batch_predict(
+            lake or self.lake,
+            project,
+            asked,
+            rows,
+            compute=compute,
+            watch=watch,
+            again=again,
+            part_rows=part_rows,
+        )
 
     def predictions(self, table: str = "scored") -> list[tuple[str, float]]:
         rows = self.orders.scored(table).to_pylist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,37 @@ def test_what_a_model_raises_comes_back_in_words_and_the_batch_goes_on_from_ther
     assert set(shop.predictions()) <= set(right())
     shop.orders.register("mended")
     assert shop.run(compute=on_ray, again=True).batch.version == 2
+    assert shop.predictions() == right()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_whoever_stops_a_batch_leaves_no_task_behind_and_the_next_goes_on_from_there(
+    folder_lake: Lake, tmp_path: Path
+) -> None:
+    import ray
+
+    waits = f"""
+import os, pathlib, time
+def hold(X):
+    while (X["amount"] > 5).any() and not pathlib.Path({str(tmp_path / "go")!r}).exists():
+        time.sleep(0.05)
+"""
+    held = CODE_TEXT.replace("    return (X", "    hold(X)\n    return (X")
+    shop = with_code(folder_lake, waits + held)
+
+    def stop(done: int, rows: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shop.run(compute=on_ray, watch=stop)
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 2, "the part that waits was ended"
+    assert 0 < len(shop.predictions()) < 10
+    (tmp_path / "go").touch()
+    shop.run(compute=on_ray)
     assert shop.predictions() == right()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +36,7 @@ class Stopped(Exception):
 def stopping_after(parts: int):
     """A `Compute` that breaks after so many parts."""
 
-    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Generator[tuple[int, pa.Table]]:
         for done, part in enumerate(in_process(lake, batch, numbers)):
             if done == parts:
                 raise Stopped
@@ -129,7 +129,7 @@ def test_an_abandoned_batch_leaves_no_row(shop: Shop) -> None:
 
 
 def test_who_works_at_an_abandoned_batch_is_told(shop: Shop) -> None:
-    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Generator[tuple[int, pa.Table]]:
         for part in in_process(lake, batch, numbers):
             if part[0] == 2:
                 shop.run(again=True)
@@ -159,7 +159,7 @@ def test_of_two_at_once_each_part_is_there_once(shop: Shop) -> None:
 
 
 def test_another_writer_of_the_output_takes_no_row_and_doubles_none(shop: Shop) -> None:
-    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+    def compute(lake: Lake, batch: Batch, numbers: Sequence[int]) -> Generator[tuple[int, pa.Table]]:
         for part in in_process(lake, batch, numbers):
             if part[0] == 1:
                 shop.run(QueryRows(f"{EXAMPLES.sql} where amount < 2"))

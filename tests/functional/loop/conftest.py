@@ -13,11 +13,8 @@ from lakeloop.tests.functional.loop.driver import Loop
 from lakeloop.tests.functional.loop.stories import diabetes, digits, flights
 
 STORIES = {"diabetes": diabetes, "digits": digits, "flights": flights}
-PLACES = (
-    "diabetes in a folder",
-    "flights on s3",
-    *(pytest.param(place, marks=pytest.mark.slow) for place in ("diabetes on s3", "digits in a folder")),
-)
+LONG = ("diabetes in a folder", "diabetes on s3", "digits in a folder")
+PLACES = ("flights on s3", *(pytest.param(place, marks=pytest.mark.slow) for place in LONG))
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ def drive(tmp_path: Path, what: str) -> tuple[subprocess.Popen[str], Path]:
     return driver, Path(told.read_text())
 
 
+@pytest.mark.slow
 def test_after_a_killed_driver_the_next_start_works_and_nothing_of_the_first_stays(tmp_path: Path) -> None:
     driver, first = drive(tmp_path, "stay")
     assert naming(first)()

@@ -204,6 +204,7 @@ def test_a_fault_of_the_project_ends_the_run_with_its_reason(ready):
     )
 
 
+@pytest.mark.slow
 def test_refit_on_train_keeps_the_model_that_chose_and_refit_on_all_has_seen_the_test(ready):
     hashes, judged = {}, {}
     for refit in ("train", "train+valid", "all"):

@@ -44,6 +44,7 @@ def wine(table: Path, tmp_path: Path) -> Ready:
     return Ready(lake, project, START + timedelta(days=1000))
 
 
+@pytest.mark.slow
 def test_a_model_is_made_again_from_the_version_of_a_table_that_is_not_ours(wine: Ready, table: Path) -> None:
     assert train(wine.lake, wine.open("wine")) == 1
     first = registry.version(wine.lake, "wine", "wine", 1).body

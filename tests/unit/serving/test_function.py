@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lakeloop.lakehouse import tokens
 from lakeloop.lakehouse.errors import Unavailable
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.prediction_log import LogPolicy
@@ -111,6 +112,21 @@ def test_the_servers_own_paths_answer_too(lake: Lake, made: Callable[[Lake], Fun
     unknown = function.handle(event("/v2/models/later/infer", {"rows": [ROW]}))
     assert (unknown["statusCode"], "late" in said(unknown)["error"]) == (404, True)
     assert function.handle(event("/v2/models/../infer", {"rows": [ROW]}))["statusCode"] == 404
+
+
+def test_an_endpoint_with_tokens_asks_for_one_and_a_revoked_one_opens_nothing(
+    lake: Lake, made: Callable[[Lake], Function], clock: Clock
+) -> None:
+    secret, _ = tokens.create(lake, "flights", "late", "app")
+    function = made(lake)
+    asked = event("/v2/models/late/infer", {"rows": [ROW]})
+    allowed = {**asked, "headers": {"Authorization": f"Bearer {secret}"}}
+    assert function.handle(asked)["statusCode"] == 401
+    assert function.handle(allowed)["statusCode"] == 200
+    tokens.revoke(lake, "flights", "late", "app")
+    clock.now += 3
+    assert function.handle(allowed)["statusCode"] == 401
+    assert len(logged(lake)) == 1
 
 
 def test_an_event_of_another_kind_is_refused_in_words(lake: Lake, made: Callable[[Lake], Function]) -> None:
