@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import socket
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lakeloop.infra.cli import main
 
 FILES = {
     "lakeloop.toml": 'name = "shop"\ngoal = "Keep customers who would leave"\nowner = "crm"\n',
@@ -86,22 +90,26 @@ def run_applied(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def command_in(folder: Path) -> Run:
+    """The command's entry in this process: of its some hundred calls here most would go into starting Python."""
+
     def call(*arguments: str, cwd: Path | None = None, **variables: str) -> Said:
-        environment = (
-            {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LAKELOOP_"))}
-            | {"LAKELOOP_STATE_DIR": str(folder.parent / "state")}
-            | variables
-        )
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("lakeloop")), *arguments],
-            cwd=cwd or folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Said(done.returncode, done.stdout, done.stderr)
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.chdir(cwd or folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            for name in list(os.environ):
+                if name.startswith(("AWS_", "LAKELOOP_")):
+                    patch.delenv(name)
+            for name, value in ({"LAKELOOP_STATE_DIR": str(folder.parent / "state")} | variables).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["lakeloop", *arguments])
+            main()
+        told = (one.buffer.getvalue().decode() for one in (out, err))
+        return Said(int(ended.value.code or 0), *told)
 
     return call
 
