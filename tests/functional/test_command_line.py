@@ -99,7 +99,6 @@ def command_in(folder: Path) -> Run:
             contextlib.chdir(cwd or folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
         ):
             for name in list(os.environ):
                 if name.startswith(("AWS_", "LAKELOOP_")):
@@ -107,11 +106,18 @@ def command_in(folder: Path) -> Run:
             for name, value in ({"LAKELOOP_STATE_DIR": str(folder.parent / "state")} | variables).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["lakeloop", *arguments])
-            main()
-        told = (one.buffer.getvalue().decode() for one in (out, err))
-        return Said(int(ended.value.code or 0), *told)
+            code = exit_code(main)
+        return Said(code, *(one.buffer.getvalue().decode() for one in (out, err)))
 
     return call
+
+
+def exit_code(program: Callable[[], None]) -> int:
+    try:
+        program()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def rows(count: int = 40) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,6 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.project import Project, parse_project
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 SPLIT = """
 [split]
 by = "time"
@@ -44,26 +42,12 @@ class Ready:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray = pytest.importorskip("ray")
-    from ray._raylet import AuthenticationTokenLoader, Config
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    pytest.importorskip("ray")
+    from lakeloop.ray_jobs.cluster import start_local
 
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update(QUIET)
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()  # of a private cluster that this process had before
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with start_local(tmp_path_factory.mktemp("ray"), cpus=2):
+        yield
 
 
 @pytest.fixture
