@@ -180,6 +180,7 @@ def environment(folder: Path, *, haproxy: Path | None) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # by default a proxy that needs 5 s to start is killed
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": SHORT_WAY,
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if haproxy else "0",
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1" if haproxy else "0",
