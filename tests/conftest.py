@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from lakeloop.lakehouse.lake import Lake
     from lakeloop.tests.proxies import Proxy
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules marked `slow_on_s3` test what does not depend on the store: in a bucket they are for `make test-all`."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is not None and call.params.get("lake_url") == "s3" and item.get_closest_marker("slow_on_s3"):
+            item.add_marker(pytest.mark.slow)
+
+
 SECRET = "moto-secret-that-no-message-may-show"
 CLEARED = (
     "AWS_PROFILE",

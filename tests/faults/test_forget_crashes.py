@@ -97,7 +97,9 @@ def swept(filled: Path, place: Path, error: Callable[[], LakeloopError], when: W
     raise AssertionError("it never ended")
 
 
-@pytest.mark.parametrize(("when", "error"), [("before", unavailable), ("after", lost_answer)])
+@pytest.mark.parametrize(
+    ("when", "error"), [("after", lost_answer), pytest.param("before", unavailable, marks=pytest.mark.slow)]
+)
 def test_a_forget_that_fails_now_and_then_is_completed_by_the_next(
     filled: Path, tmp_path: Path, when: When, error: Callable[[], LakeloopError]
 ) -> None:

@@ -16,6 +16,7 @@ from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.query.catalog import LakeCatalog
 from lakeloop.lakehouse.query.session import Session
 
+pytestmark = pytest.mark.slow_on_s3
 PROJECT = {
     "lakeloop.toml": 'name = "flights"\ngoal = "Tell"\nowner = "ops"\n',
     "sources/weather.toml": """\

@@ -21,6 +21,7 @@ from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.query.session import Session, Stored
 
+pytestmark = pytest.mark.slow_on_s3
 GOOD = {"csv": b"id,x\n7,good\n", "jsonl": b'{"id": 7, "x": "good"}\n'}
 
 

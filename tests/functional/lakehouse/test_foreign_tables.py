@@ -29,6 +29,7 @@ from lakeloop.lakehouse.query.session import Session
 from lakeloop.lakehouse.store import Store
 from lakeloop.lakehouse.store.opening import open_store
 
+pytestmark = pytest.mark.slow_on_s3
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 COLUMNS = 'id = "int64"\nday = "date"\nprice = "float64"\nnote = "string?"\n'
 

@@ -26,6 +26,7 @@ from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.project.definitions import OnError, Read
 from lakeloop.lakehouse.tables import Table
 
+pytestmark = pytest.mark.slow_on_s3
 HEAD = 'owner = "crm"\ntimeless = true\nkey = ["id"]\n'
 
 

@@ -17,6 +17,7 @@ from lakeloop.lakehouse.compaction import compact
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.query.session import Session, Stored
 
+pytestmark = pytest.mark.slow_on_s3
 NAME = "team/things"
 Row = dict[str, Any]
 Read = Callable[[Lake, int], pa.Table]

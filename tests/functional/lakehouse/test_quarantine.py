@@ -14,6 +14,7 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.quarantine import decide, segments, set_aside, unfinished
 
+pytestmark = pytest.mark.slow_on_s3
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 

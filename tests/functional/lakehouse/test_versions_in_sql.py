@@ -18,6 +18,7 @@ from lakeloop.lakehouse.lake import Lake, open_lake
 from lakeloop.lakehouse.project import Project, parse_project
 from lakeloop.lakehouse.tables import committed_at
 
+pytestmark = pytest.mark.slow_on_s3
 SOURCE = """owner = "ops"
 read = { kind = "landing", format = "csv" }
 key = ["id"]

@@ -159,13 +159,13 @@ def test_asha_stops_trials_that_lag():
     assert (ends.count("done") >= 1, ends.count("stopped") >= 1, len(ends)) == (True, True, 8)
 
 
-def test_nothing_of_tunes_stays_on_the_disk_or_is_printed(capfd):
-    before = set(Path(tempfile.gettempdir()).glob("lakeloop-search-*"))
+def test_nothing_of_tunes_stays_on_the_disk_or_is_printed(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     results = Path("~/ray_results").expanduser()
     there = set(results.iterdir()) if results.exists() else set()
     level = logging.getLogger("ray.tune").level
     search(asked(trials=1), data(), LEARNER, Ledger(), [])
-    assert set(Path(tempfile.gettempdir()).glob("lakeloop-search-*")) <= before
+    assert list(tmp_path.iterdir()) == []
     assert (set(results.iterdir()) if results.exists() else set()) == there
     assert logging.getLogger("ray.tune").level == level
     printed = capfd.readouterr()

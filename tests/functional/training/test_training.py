@@ -142,6 +142,7 @@ alpha = { log = [0.01, 100] }
     assert (answer.decision, answer.inputs["late"]) == (None, True)
 
 
+@pytest.mark.slow
 def test_the_same_training_gives_the_same_model_and_metrics(ready):
     wine = ready("wine", "multiclass", more=SMALL.format(metric="log_loss"))
     train(wine.lake, wine.open("wine"))
