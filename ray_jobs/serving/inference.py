@@ -327,7 +327,7 @@ class Inference:
         moments = chosen.now if given.moments is None else [one or chosen.now for one in given.moments]
         about = chosen.about(by)
         shape, store = self._columns(by)
-        own = {"id": given.ids, "as_of": moments, "decision": [_text(one) for one in answers.decisions]}
+        own = {"id": given.ids, "as_of": moments, "decision": _texts(answers.decisions)}
         logged = LoggedColumns(
             **about,
             count=given.count,
@@ -452,6 +452,12 @@ def _logged(store: frozenset[str], row: Row, answer: Answer) -> Mapping[str, Any
         "given": [name for name in row if name in store],
         "inputs": answer.inputs,
     }
+
+
+def _texts(decisions: Sequence[Any]) -> list[str | None]:
+    """Of many, of which few differ."""
+    texts = {one: _text(one) for one in set(decisions)}
+    return [texts[one] for one in decisions]
 
 
 def _text(decision: Any) -> str | None:
