@@ -8,6 +8,7 @@ files that held them are deleted with the other old files of the table, by `main
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from lakeloop.functions.maintain_lake import Maintained
@@ -15,6 +16,7 @@ from lakeloop.lakehouse.errors import Conflict
 from lakeloop.lakehouse.journal import Journal
 from lakeloop.lakehouse.lake import Lake
 from lakeloop.lakehouse.project import Project
+from lakeloop.lakehouse.project.definitions import Model
 
 WHAT = "rows expired"
 SHADOW = "shadow_predictions"
@@ -25,20 +27,24 @@ OLD_SHADOWS = f"select 1 from lakeloop.{SHADOW} where project = ? and model = ? 
 
 
 def expire_predictions(lake: Lake, project: Project) -> Sequence[Maintained]:
-    """Remove what is too old, for every model of a project. One LIST and the opening of one table for each journal that
-    has nothing to remove. A race that is lost leaves it to the next call."""
-    return [done for done in _expired(lake, project) if done.count]
-
-
-def _expired(lake: Lake, project: Project) -> Iterator[Maintained]:
+    """Remove what is too old, for every model of a project. For each journal that has nothing to remove one LIST and
+    the opening of one table, and a question to that of the shadows while it holds older rows of others. A race that is
+    lost leaves it to the next call."""
+    done: list[Maintained] = []
     for model in project.models.values():
-        until = _midnight(lake.clock() - model.serving.log.keep)
-        log = lake.journal(f"predictions.{project.name}.{model.name}")
-        yield _expire(lake, log, until)
-        # What was said of a prediction stays while it does: else it would be scored again.
-        if _holds_older(lake, lake.journal(SHADOW), until) and not _holds_older(lake, log, until):
-            yield _expire_shadows(lake, project.name, model.name, until)
-    yield _expire(lake, lake.journal(REPORTS), _midnight(lake.clock() - REPORTS_KEPT))
+        with suppress(Conflict):
+            done += _of_model(lake, project.name, model, _midnight(lake.clock() - model.serving.log.keep))
+    with suppress(Conflict):
+        done.append(_expire(lake, lake.journal(REPORTS), _midnight(lake.clock() - REPORTS_KEPT)))
+    return [one for one in done if one.count]
+
+
+def _of_model(lake: Lake, project: str, model: Model, until: datetime) -> Iterator[Maintained]:
+    log = lake.journal(f"predictions.{project}.{model.name}")
+    yield _expire(lake, log, until)
+    # What was said of a prediction stays while it does: else it would be scored again.
+    if _holds_older(lake, lake.journal(SHADOW), until) and not _holds_older(lake, log, until):
+        yield _expire_shadows(lake, project, model.name, until)
 
 
 def _midnight(moment: datetime) -> datetime:
@@ -54,18 +60,15 @@ def _expire_shadows(lake: Lake, project: str, model: str, until: datetime) -> Ma
 
 def _expire(lake: Lake, journal: Journal, until: datetime, which: str = "") -> Maintained:
     """`which` is SQL over names of a project, which are words."""
-    try:
-        if journal.waiting_before(until):
-            journal.fold()
-        # Folded, and kept for readers: without its rows it would be taken for a new one.
-        if journal.waiting_before(until) or not _holds_older(lake, journal, until):
-            return Maintained(journal.name, WHAT, 0)
-        # Any other spelling is nanoseconds to the writer, which it does not compare with what it stored.
-        moment = f"arrow_cast('{until:%Y-%m-%dT%H:%M:%SZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-        table = lake.table(journal.table_name)
-        return Maintained(journal.name, WHAT, table.remove(f"{which}logged_at < {moment}") if table is not None else 0)
-    except Conflict:
+    if journal.waiting_before(until):
+        journal.fold()
+    table = lake.table(journal.table_name)
+    # Folded, and kept for readers: without its rows it would be taken for a new one.
+    if table is None or journal.waiting_before(until) or not _holds_older(lake, journal, until):
         return Maintained(journal.name, WHAT, 0)
+    # Any other spelling is nanoseconds to the writer, which it does not compare with what it stored.
+    moment = f"arrow_cast('{until:%Y-%m-%dT%H:%M:%SZ}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    return Maintained(journal.name, WHAT, table.remove(f"{which}logged_at < {moment}"))
 
 
 def _holds_older(lake: Lake, journal: Journal, until: datetime) -> bool:

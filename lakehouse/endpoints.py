@@ -59,13 +59,18 @@ def answering(lake: Lake, project: str, model: str) -> int | None:
 
 
 def standing(there: Revision | None, version: int, recorded: str) -> str:
-    """What a version is to its endpoint now: "champion", its part in a rollout that is under way, or what the registry
-    has recorded."""
+    """What a version is to its endpoint now: "champion", "barred", its part in a rollout that is under way, or what the
+    registry has recorded."""
     if there is None:
         return recorded
     if version == _champion(there.body):
         return "champion"
-    rollout = running(there.body)
+    if version in map(int, there.body["barred"]):
+        return "barred"
+    try:
+        rollout = running(there.body)
+    except Corrupt:  # a rollback mends it; until then the others are told
+        return recorded
     part = next((one for one in rollout.challengers if one.version == version), None) if rollout is not None else None
     if rollout is not None and part is not None:
         weight = next((one.weight for one in rollout.weights() if one.version == version), 0)

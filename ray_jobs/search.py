@@ -33,6 +33,8 @@ Status: TypeAlias = Literal["running", "done", "stopped", "failed", "lost"]
 Progress: TypeAlias = Callable[[int, int, float | None], None]
 ENDED = ("done", "stopped", "failed")
 FLUSH_S = 5.0
+START_S = 60.0
+"""A first trial that starts later, perhaps never for want of CPUs, takes from the search's time."""
 REPORT_S = 0.05
 """A trial that reports oftener than this is only heard so often: each report is a round trip to Tune."""
 QUIET = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
@@ -270,13 +272,14 @@ class _Nobody:
 class _Limits(tune.Stopper):  # type: ignore[misc]
     """A trial ends at its timeout; the search ends with its time, or when a finished trial is good enough.
 
-    The time counts from the first trial's start: what Ray takes to start a process is not the search's.
+    The time counts from the first trial's start: what Ray takes for that, up to `START_S`, is not the search's.
     """
 
     def __init__(self, definition: Model, watcher: _Watcher) -> None:
         timeout, time_asked = definition.trial.timeout, definition.search.time
         self._timeout_s = timeout.total_seconds() if timeout else None
         self._search_s = time_asked.total_seconds() if time_asked else None
+        self._latest = time.monotonic() + START_S
         self._watcher = watcher
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -286,8 +289,8 @@ class _Limits(tune.Stopper):  # type: ignore[misc]
         return self._timeout_s is not None and float(result.get("time_total_s", 0.0)) > self._timeout_s
 
     def stop_all(self) -> bool:
-        started = self._watcher.started
-        over = self._search_s is not None and started is not None and time.monotonic() - started > self._search_s
+        started = self._latest if self._watcher.started is None else self._watcher.started
+        over = self._search_s is not None and time.monotonic() - started > self._search_s
         return over or self._watcher.good_enough
 
 
@@ -322,7 +325,8 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         return bound is not None and best is not None and (best >= bound if self._up else best <= bound)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self.started = self.started or time.monotonic()
+        if self.started is None:
+            self.started = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any

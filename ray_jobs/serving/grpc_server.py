@@ -210,7 +210,9 @@ async def start_server(ask: Ask, host: str, port: int) -> tuple[grpc.aio.Server,
     try:
         bound = server.add_insecure_port(f"{address}:{port}")
     except RuntimeError as error:
-        raise Unavailable(f"gRPC cannot listen on {address}:{port}", todo="choose another --grpc-port") from error
+        raise Unavailable(
+            f"gRPC cannot listen on {address}:{port}", todo="choose another --grpc-port, or -1 for none"
+        ) from error
     await server.start()
     return server, bound
 

@@ -116,10 +116,10 @@ class PlainServing:
     def stop(self, timeout_s: float = DRAIN_S) -> bool:
         """Let workers answer what they have begun, ship what is logged, then end. False when rows are left, which the
         next start ships."""
-        if self._grpc is not None:
-            self._grpc.stop()
         self._stopping.set()
         self._thread.join()
+        if self._grpc is not None:
+            self._grpc.stop()
         until = time.monotonic() + timeout_s
         alive = [worker.process for worker in self._workers if worker.process is not None]
         for process in alive:
@@ -188,12 +188,15 @@ def serve_plain(
         raise Unavailable(
             f"cannot listen on {host}:{port} ({error.strerror})", todo="take another --port; 0 finds a free one"
         ) from error
+    grpc = None
     try:
         grpc = None if grpc_port is None else gateway(host, listening.getsockname()[1], grpc_port)
+        serving = PlainServing(replicas, listening, workers, grpc)
     except BaseException:
+        if grpc is not None:
+            grpc.stop()
         listening.close()
         raise
-    serving = PlainServing(replicas, listening, workers, grpc)
     try:
         serving.wait_ready(ready_s)
     except BaseException:
@@ -203,10 +206,10 @@ def serve_plain(
 
 
 def speaks_grpc() -> bool:
-    """Whether the extra "grpc" is installed."""
+    """Whether the extra "grpc" is installed, in versions that fit each other."""
     try:
         import_module("lakeloop.ray_jobs.serving.plain_grpc")
-    except ImportError:
+    except (ImportError, RuntimeError):  # generated code says the latter of a gRPC that is too old for it
         return False
     return True
 

@@ -15,23 +15,25 @@ class PlainGrpc:
 
     def __init__(self, host: str, http_port: int, port: int) -> None:
         self._started: Future[int] = Future()
-        self._stop = threading.Event()
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        # Its loop waits for nothing in a pool: the interpreter would wait for that pool where nobody calls `stop`.
         self._thread = threading.Thread(target=self._run, args=(host, http_port, port), name="grpc", daemon=True)
         self._thread.start()
         self.port = self._started.result()
 
     def stop(self) -> None:
-        """Answer what has begun, within a grace, and end."""
-        self._stop.set()
+        """End; what has begun has `GRACE_S` to be answered."""
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def _run(self, host: str, http_port: int, port: int) -> None:
-        try:
-            asyncio.run(self._live(host, http_port, port))
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            try:
+                runner.run(self._live(host, http_port, port))
+            except BaseException as error:
+                if self._started.done():
+                    raise
+                self._started.set_exception(error)
 
     async def _live(self, host: str, http_port: int, port: int) -> None:
         proxy = Proxy(host, http_port)
@@ -39,7 +41,7 @@ class PlainGrpc:
         try:
             server, bound = await start_server(proxy.ask, host, port)
             self._started.set_result(bound)
-            await asyncio.to_thread(self._stop.wait)
+            await self._stop.wait()
             await server.stop(GRACE_S)
         finally:
             await proxy.close()

@@ -68,28 +68,30 @@ def test_reports_of_replicas_go_after_ninety_days(shop: Shop) -> None:
 
 
 def test_what_a_shadow_said_goes_with_the_predictions_of_its_own_model_and_never_before_them(shop: Shop) -> None:
-    def said(project: str, day: int) -> dict[str, object]:
-        own = {"project": project, "model": "buys", "version": 2, "source": f"s{day}"}
+    def said(project: str, day: int, model: str = "buys") -> dict[str, object]:
+        own = {"project": project, "model": model, "version": 2, "source": f"s{day}"}
         return {**own, "prediction_id": f"d{day}#0", "logged_at": START + day * DAY + timedelta(hours=4)}
 
-    def left() -> list[tuple[str, str]]:
-        rows = shop.lake.sql("select project, source from lakeloop.shadow_predictions order by all")
-        return [(row["project"], row["source"]) for row in rows.to_pylist()]
+    def left() -> list[tuple[str, str, str]]:
+        rows = shop.lake.sql("select project, model, source from lakeloop.shadow_predictions order by all")
+        return [(row["project"], row["model"], row["source"]) for row in rows.to_pylist()]
 
     shop.apply('[serving]\nlog = { keep = "30d" }\n')
     log_days(shop, [0, 50])
-    shop.lake.record("shadow_predictions", [said("shop", 0), said("shop", 50), said("mall", 0)])
+    shop.lake.record(
+        "shadow_predictions", [said("shop", 0), said("shop", 50), said("mall", 0), said("shop", 0, "sells")]
+    )
     shop.lake.journal("shadow_predictions").fold()
     shop.lake.journal("shadow_predictions").fold(grace_s=-1)
     now = at(shop.lake, START + 60 * DAY)
     assert expire_predictions(now, shop.project) == [], "the prediction is folded only now"
-    assert len(left()) == 3
+    assert len(left()) == 4
     settle(shop)
     assert [(done.name, done.count) for done in expire_predictions(now, shop.project)] == [
         (JOURNAL, 1),
         ("shadow_predictions", 1),
     ]
-    assert left() == [("mall", "s0"), ("shop", "s50")]
+    assert left() == [("mall", "buys", "s0"), ("shop", "buys", "s50"), ("shop", "sells", "s0")]
     before = shop.lake.table("lakeloop/shadow_predictions")
     assert expire_predictions(now, shop.project) == []
     after = shop.lake.table("lakeloop/shadow_predictions")

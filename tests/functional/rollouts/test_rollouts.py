@@ -82,6 +82,13 @@ def test_what_a_version_is_follows_its_rollout(world: World) -> None:
         seen.append(standing()[1])
         world.wait(11 * MINUTE)
     assert list(dict.fromkeys(seen)) == ["canary, 0%", "canary, 1%", "canary, 10%", "canary, 50%", "champion"]
+    endpoints.rollback(world.lake, "shop", "buys", "second thoughts")
+    world.step()
+    assert standing() == ["champion", "barred", "registered"]
+    there = endpoints.endpoint(world.lake, "shop", "buys")
+    assert there is not None
+    world.lake.documents.update(there, {**there.body, "rollout": {"kind": "of another release"}})
+    assert standing() == ["champion", "barred", "registered"]
 
 
 def test_no_weight_rises_before_every_live_replica_has_loaded_the_version(world: World) -> None:

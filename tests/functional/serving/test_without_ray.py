@@ -183,6 +183,21 @@ def test_grpc_answers_as_http_does_and_a_taken_port_is_told(place: Place) -> Non
     assert place.logged()["by-grpc"] == 1
 
 
+def test_a_server_that_cannot_start_ends_with_its_gateway(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file, where a folder should be")
+    script = f"""
+from pathlib import Path
+from lakeloop.ray_jobs.serving.plain import serve_plain
+from lakeloop.ray_jobs.serving.plain_grpc import PlainGrpc
+from lakeloop.ray_jobs.serving.replica import Replica
+if __name__ == "__main__":
+    PlainGrpc("127.0.0.1", 1, 0)  # which nobody stops
+    serve_plain([Replica("{tmp_path}/lake", "shop", "price", Path("{tmp_path}/logs"))], grpc_port=0)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, "logs" in ended.stderr) == (1, True)
+
+
 def test_a_promotion_is_followed_by_every_worker(place: Place) -> None:
     version = price_model(place.lake, rounds=5, run="r2")
     until = time.monotonic() + 60
