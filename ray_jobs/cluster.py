@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from lakeloop.lakehouse.errors import Refused, Unavailable
 from lakeloop.ray_jobs.haproxy import find_haproxy, haproxy_program
@@ -112,14 +112,15 @@ def _start(folder: Path, cpus: int, object_store_bytes: int) -> None:
 
     Config.initialize("")  # Ray read its environment when it was imported
     AuthenticationTokenLoader.instance().reset_cache()
-    twice = Retrying(
-        stop=stop_after_attempt(2),
+    again = Retrying(
+        stop=stop_after_attempt(3),
+        wait=wait_random(0, 3),  # two clusters that start at once may have met over a port
         retry=retry_if_exception_type(TimeoutError),
         before_sleep=lambda _: ray.shutdown(),
         reraise=True,
     )
     try:
-        twice(_init, folder, cpus, object_store_bytes)
+        again(_init, folder, cpus, object_store_bytes)
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unavailable(

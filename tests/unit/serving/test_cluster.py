@@ -75,8 +75,8 @@ def test_output_is_sent_away_and_comes_back(tmp_path: Path, capfd: pytest.Captur
     assert capfd.readouterr().out == "seen"
 
 
-@pytest.mark.parametrize("late", [1, 2])
-def test_a_node_that_is_not_up_in_time_is_started_once_more(
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_node_that_is_not_up_in_time_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
 ) -> None:
     ray = pytest.importorskip("ray")
@@ -93,4 +93,4 @@ def test_a_node_that_is_not_up_in_time_is_started_once_more(
     else:
         with pytest.raises(Unavailable, match="timed out during startup"):
             _start(tmp_path, 1, 1 << 20)
-    assert len(tried) == 2
+    assert len(tried) == min(late + 1, 3)
